@@ -1,0 +1,46 @@
+"""The `agentops` command: thin, one module per subcommand, imported when called.
+
+A subcommand's module has one click command of the subcommand's name. Nothing heavier than click is
+imported to print help.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from agentops import __version__
+
+_COMMANDS = {
+    "operator": ("agentops.cli.operator", "Run the controller manager: reconcilers, leader election, metrics."),
+    "runtime": ("agentops.cli.runtime", "Run an agent, inside an agent pod: daemon or task."),
+    "memory": ("agentops.cli.memory", "Run the memory service."),
+    "model": ("agentops.cli.model", "Run a small real model, or a script of one."),
+    "local": ("agentops.cli.local", "Run the embedded control plane for development."),
+    "run": ("agentops.cli.run", "Run an agent once, follow it live and print its answer."),
+    "crds": ("agentops.cli.crds", "Print the custom resource definitions."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{_COMMANDS[cmd_name][0]}.{cmd_name} is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in sorted(_COMMANDS.items())])
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="agentops")
+def main() -> None:
+    """AI agents as Kubernetes workloads."""

@@ -1,0 +1,165 @@
+"""Serving HTTP: uvicorn inside the caller's task group, probes and metrics, signals and drain."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import anyio.abc
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from agentops.net.errors import UsageError
+from agentops.telemetry.logging import get_logger
+from agentops.telemetry.metrics import Registry, render
+
+log = get_logger("net.serve")
+
+Readiness = Callable[[], Mapping[str, str | None]]
+"""Named checks; None is passing, a text says what is wrong."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers (signals belong to the role) that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = anyio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.listening.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(
+    app: Any,
+    sock: socket.socket,
+    *,
+    grace_s: float = 10.0,
+    ssl_certfile: str | None = None,
+    ssl_keyfile: str | None = None,
+    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an ASGI `app` on a bound socket until cancelled; `task_status` starts when it answers.
+
+    Cancelling drains: the socket closes at once, open requests get up to `grace_s` seconds.
+    """
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        lifespan="on",
+        timeout_graceful_shutdown=max(1, round(grace_s)),
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        server_header=False,
+    )
+    server = _Server(config)
+    host, port = sock.getsockname()[:2]
+
+    async def announce() -> None:
+        await server.listening.wait()
+        log.debug("http.listening", host=host, port=port)
+        task_status.started()
+
+    async def run_server() -> None:
+        with anyio.CancelScope(shield=True):
+            await server.serve(sockets=[sock])
+        done.set()
+
+    done = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run_server)
+        tasks.start_soon(announce)
+        try:
+            await done.wait()
+        finally:
+            server.should_exit = True
+            with anyio.move_on_after(grace_s + 5, shield=True):
+                await done.wait()
+        tasks.cancel_scope.cancel()
+
+
+def health_routes(registry: Registry, ready: Readiness = dict) -> list[Route]:
+    """`/healthz` (alive), `/readyz` (`?verbose` names the checks) and `/metrics`."""
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def readyz(request: Request) -> Response:
+        checks = ready()
+        failed = {name: why for name, why in checks.items() if why is not None}
+        if not failed and "verbose" not in request.query_params:
+            return PlainTextResponse("ok")
+        lines = [f"[-]{n} failed: {checks[n]}" if n in failed else f"[+]{n} ok" for n in checks]
+        verdict = "readyz check failed" if failed else "readyz check passed"
+        return PlainTextResponse("\n".join([*lines, verdict]) + "\n", 500 if failed else 200)
+
+    async def metrics(_: Request) -> Response:
+        body, content_type = render(registry)
+        return Response(body, media_type=content_type)
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+def run_until_signal(main: Callable[[], Awaitable[None]]) -> None:
+    """Run a role: SIGTERM or SIGINT cancels `main`, which drains, and the process exits 0.
+
+    A second signal exits at once with 1. A `UsageError` is one line on stderr and exit code 2.
+    """
+
+    async def guarded() -> None:
+        async with anyio.create_task_group() as tasks:
+
+            async def watch_signals() -> None:
+                with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                    async for received in signals:
+                        if work.cancel_called:
+                            os._exit(1)
+                        log.info("signal.received", signal=signal.Signals(received).name)
+                        work.cancel()
+
+            with anyio.CancelScope() as work:
+                tasks.start_soon(watch_signals)
+                await main()
+            tasks.cancel_scope.cancel()
+
+    try:
+        anyio.run(guarded)
+    except BaseExceptionGroup as group:
+        usage = find_usage_error(group)
+        if usage is None:
+            raise
+        exit_with(usage)
+    except UsageError as error:
+        exit_with(error)
+
+
+def find_usage_error(error: BaseException) -> UsageError | None:
+    """The UsageError inside nested exception groups, if that is what went wrong."""
+    if isinstance(error, UsageError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        for leaf in error.exceptions:
+            found = find_usage_error(leaf)
+            if found is not None:
+                return found
+    return None
+
+
+def exit_with(error: UsageError) -> None:
+    """One line on stderr, exit code 2."""
+    sys.stderr.write(f"agentops: {error}\n")
+    sys.exit(2)

@@ -1,0 +1,1 @@
+"""What a role says about itself: JSON logs, Prometheus metrics, OpenTelemetry traces."""

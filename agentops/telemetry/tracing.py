@@ -1,0 +1,54 @@
+"""OpenTelemetry traces, exported only when an endpoint was given.
+
+Context crosses processes as a W3C `traceparent`, in HTTP headers and in the AgentRun annotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+
+from agentops._version import __version__
+
+
+def tracer(name: str) -> trace.Tracer:
+    """A component's tracer; without `configure` its spans go nowhere and cost nothing."""
+    return trace.get_tracer(f"agentops.{name}", __version__)
+
+
+def configure(
+    service_name: str, endpoint: str | None = None, exporter: SpanExporter | None = None, **attributes: str
+) -> TracerProvider | None:
+    """Install the process's tracer provider. Without `endpoint` and `exporter` nothing is installed.
+
+    `endpoint` is an OTLP/HTTP base URL such as `http://tempo:4318`. Call `shutdown()` on the result
+    in a thread at exit: it flushes.
+    """
+    if exporter is None:
+        if not endpoint:
+            return None
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces")
+    provider = TracerProvider(resource=Resource.create({"service.name": service_name, **attributes}))
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=2000))
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def inject(headers: MutableMapping[str, str]) -> None:
+    """Add the current span's `traceparent` to `headers`."""
+    propagate.inject(headers)
+
+
+def extract(traceparent: str | None) -> Context | None:
+    """The remote parent, or None when there is none or it is malformed."""
+    if not traceparent:
+        return None
+    context = propagate.extract({"traceparent": traceparent})
+    return context if trace.get_current_span(context).get_span_context().is_valid else None
