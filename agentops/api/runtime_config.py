@@ -38,7 +38,7 @@ class ProviderConfig:
     """One bound Provider. `name` is the Provider object's name and the prefix of its models."""
 
     name: str
-    type: str = "openaicompat"
+    type: str = wire("type", always=True, default="openaicompat")
     base_url: str | None = wire("baseURL", default=None)
     api_key_env: str | None = wire("apiKeyEnv", default=None)
     """The variable that holds the key; absent when the provider needs none."""

@@ -1,0 +1,102 @@
+"""Phases, condition types and reasons: the words statuses are written in.
+
+They are part of the API: people script against them, so a word once published stays.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class AgentPhase(StrEnum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    READY = "Ready"
+    FAILED = "Failed"
+
+
+class RunPhase(StrEnum):
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the run is over."""
+        return self in (RunPhase.SUCCEEDED, RunPhase.FAILED)
+
+
+class ProviderPhase(StrEnum):
+    PENDING = "Pending"
+    READY = "Ready"
+    FAILED = "Failed"
+
+
+class ConditionType(StrEnum):
+    # Agent
+    READY = "Ready"
+    TOOLS_READY = "ToolsReady"
+    PROVIDERS_READY = "ProvidersReady"
+    RESOURCES_READY = "ResourcesReady"
+    DEPENDENCIES_READY = "DependenciesReady"
+    SECURITY_POLICY_VIOLATIONS = "SecurityPolicyViolations"
+    """True is bad: the message lists what was clamped."""
+    SCHEDULE_VALID = "ScheduleValid"
+    # AgentRun
+    COMPLETE = "Complete"
+    AGENT_READY = "AgentReady"
+    # Provider
+    SECRET_READY = "SecretReady"
+    CONFIG_VALID = "ConfigValid"
+    # All kinds
+    FIELDS_NOT_IN_EFFECT = "FieldsNotInEffect"
+    """True: the message lists fields that were accepted and that nothing acts on yet."""
+
+
+class Reason(StrEnum):
+    # Agent: Ready
+    RUNNING = "Running"
+    READY = "Ready"
+    PENDING = "Pending"
+    FAILED = "Failed"
+    INVALID_SPEC = "InvalidSpec"
+    ROLLING_OUT = "RollingOut"
+    FOREIGN_OBJECT = "ForeignObject"
+    CRASH_LOOP_BACK_OFF = "CrashLoopBackOff"
+    IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
+    # Agent: dependencies
+    ALL_READY = "AllReady"
+    AGENT_TOOL_NOT_READY = "AgentToolNotReady"
+    AGENT_TOOL_NOT_FOUND = "AgentToolNotFound"
+    RESOURCE_NOT_READY = "ResourceNotReady"
+    RESOURCE_NOT_FOUND = "ResourceNotFound"
+    CONFIGURED = "Configured"
+    PROVIDER_NOT_FOUND = "ProviderNotFound"
+    PROVIDER_NOT_READY = "ProviderNotReady"
+    MODEL_NOT_ALLOWED = "ModelNotAllowed"
+    OVERRIDES_CLAMPED = "OverridesClamped"
+    NO_VIOLATIONS = "NoViolations"
+    # AgentRun: Complete
+    SUCCEEDED = "Succeeded"
+    CANCELLED = "Cancelled"
+    REJECTED = "Rejected"
+    TIMEOUT = "Timeout"
+    LOST = "Lost"
+    JOB_LOST = "JobLost"
+    AGENT_NOT_FOUND = "AgentNotFound"
+    INTERRUPTED = "Interrupted"
+    # AgentRun: AgentReady
+    AGENT_NOT_RUNNING = "AgentNotRunning"
+    # Provider
+    VALID = "Valid"
+    INVALID_CONFIG = "InvalidConfig"
+    SECRET_EXISTS = "SecretExists"
+    NOT_APPLICABLE = "NotApplicable"
+    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_ERROR = "SecretError"
+    KEY_NOT_FOUND = "KeyNotFound"
+    # All kinds
+    NOT_IMPLEMENTED = "NotImplemented"
+    ALL_IN_EFFECT = "AllInEffect"
