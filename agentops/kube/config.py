@@ -84,8 +84,8 @@ async def load_config(
         return await from_kubeconfig(chosen, context)
     if environ.get("KUBERNETES_SERVICE_HOST"):
         return in_cluster(environ)
-    default = _home_kubeconfig(environ)
-    if os.path.exists(default):
+    default = os.path.join(environ.get("HOME") or "/", ".kube", "config")
+    if _files(default):
         return await from_kubeconfig(default, context)
     raise ConfigError(f"no cluster: pass --kubeconfig, set KUBECONFIG, or create {default}; this is not a pod either")
 
@@ -125,8 +125,8 @@ async def from_kubeconfig(path: str, context: str | None = None) -> ClusterConfi
     from kubernetes.aio.config.config_exception import ConfigException
 
     kube_config: Any = untyped
-    files = [os.path.expanduser(name) for name in path.split(os.pathsep) if name]
-    if not any(os.path.isfile(name) for name in files):
+    files = _files(path)
+    if not files:
         raise ConfigError(f"kubeconfig {path!r} does not exist")
     target = SimpleNamespace(api_key={})
     with tempfile.TemporaryDirectory(prefix="agentops-kubeconfig-") as scratch:
@@ -190,8 +190,9 @@ def _refresher(loader: Any) -> Refresh:
     return refresh
 
 
-def _home_kubeconfig(environ: Mapping[str, str]) -> str:
-    return os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".kube", "config")
+def _files(path: str) -> list[str]:
+    """The existing files of a colon-separated list; missing ones are skipped, as kubectl does."""
+    return [name for name in map(os.path.expanduser, path.split(os.pathsep)) if name and os.path.isfile(name)]
 
 
 def _name(loader: Any) -> str:
