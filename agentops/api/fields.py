@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
 
 import attrs
@@ -131,15 +131,16 @@ class FieldInfo:
     @property
     def absent_default(self) -> bool:
         """Whether leaving the field out of the JSON already means its default, with no help from a schema."""
-        return not self.required and (self.default is None or self.default is False or is_empty(self.default))
+        return not self.required and (not self.default or is_empty(self.default))
 
 
 def is_empty(value: Any) -> bool:
     """Whether `value` is an empty container or an object whose every field is at its default."""
     if isinstance(value, tuple | list | Mapping):
         return not value
-    if attrs.has(type(value)):
-        return all(not info.required and getattr(value, info.name) == info.default for info in fields_of(type(value)))
+    cls: type = type(value)
+    if attrs.has(cls):
+        return all(not info.required and getattr(value, info.name) == info.default for info in fields_of(cls))
     return False
 
 
@@ -149,13 +150,17 @@ def json_name(attribute: str) -> str:
     return first + "".join(part.upper() if part in ACRONYMS else part.capitalize() for part in rest)
 
 
-@functools.cache
 def fields_of(cls: type) -> tuple[FieldInfo, ...]:
     """The JSON fields of an attrs class, in the order they are declared.
 
     Raises TypeError when `cls` is not an attrs class.
     """
-    if not attrs.has(cls):
+    return _resolve(cls)
+
+
+@functools.cache
+def _resolve(cls: Hashable) -> tuple[FieldInfo, ...]:
+    if not isinstance(cls, type) or not attrs.has(cls):
         raise TypeError(f"{cls!r} is not an attrs class")
     hints = get_type_hints(cls)
     result = []
