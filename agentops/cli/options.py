@@ -1,0 +1,52 @@
+"""Options every long-running role has: how it logs, and where its traces go."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def role_options(service_name: str) -> Callable[[_F], _F]:
+    """Add `--log-format` and `--log-level`, and set up logs and traces before the command runs.
+
+    Traces are exported only when `OTEL_EXPORTER_OTLP_ENDPOINT` is set, and flushed when the command ends.
+    """
+
+    def decorate(command: _F) -> _F:
+        @click.option(
+            "--log-format",
+            envvar="AGENTOPS_LOG_FORMAT",
+            type=click.Choice(["json", "text"]),
+            default="json",
+            show_default=True,
+            help="JSON lines, or text for people.",
+        )
+        @click.option(
+            "--log-level",
+            envvar="AGENTOPS_LOG_LEVEL",
+            type=click.Choice(["debug", "info", "warning", "error"]),
+            default="info",
+            show_default=True,
+            help="The least important events logged.",
+        )
+        @functools.wraps(command)
+        def wrapped(*args: Any, log_format: str, log_level: str, **kwargs: Any) -> Any:
+            from agentops.telemetry import logging, tracing
+
+            logging.configure(log_format, log_level)
+            provider = tracing.configure(service_name, os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
+            try:
+                return command(*args, **kwargs)
+            finally:
+                if provider is not None:
+                    provider.shutdown()
+
+        return wrapped  # type: ignore[return-value]
+
+    return decorate

@@ -1,0 +1,90 @@
+"""The memory role: options in, a served database out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import anyio.abc
+from attrs import frozen
+
+from agentops.memory.app import build_app
+from agentops.memory.database import Database
+from agentops.memory.errors import DatabaseUnusable
+from agentops.memory.sqlite_store import SqliteStore
+from agentops.net.auth import TokenFile
+from agentops.net.errors import UsageError
+from agentops.net.listen import ListenAddress, bind
+from agentops.net.serve import serve
+from agentops.telemetry.logging import get_logger
+from agentops.telemetry.metrics import Registry
+from agentops.values.clock import Clock, SystemClock
+
+log = get_logger("memory")
+
+
+@frozen(slots=True, kw_only=True)
+class MemoryOptions:
+    """Everything the service can be told."""
+
+    listen: str = ":7437"
+    db: Path = Path("/data/memory.db")
+    """SQLite file; its directory must exist and be writable."""
+    dedupe_window_s: float = 900.0
+    """The same content within this many seconds is counted, not stored again; 0 stores every time."""
+    token_file: Path | None = None
+    """The bearer every caller must send. None only together with `insecure`."""
+    insecure: bool = False
+    """Serve without authentication; for development, and the log says so."""
+    grace_s: float = 15.0
+    """How long open requests get after SIGTERM."""
+
+
+class MemoryService:
+    """Run with `await service.run()`; cancel to drain and close."""
+
+    def __init__(self, options: MemoryOptions, *, clock: Clock | None = None) -> None:
+        self._options = options
+        self._clock = clock or SystemClock()
+        self.registry = Registry()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; `task_status` starts with the port. Raises UsageError for bad options."""
+        options = self._options
+        token = self._token()
+        sock = bind(ListenAddress.parse(options.listen))
+        try:
+            database = Database(options.db)
+            async with database, anyio.create_task_group() as tasks:
+                store = SqliteStore(database, dedupe_window_s=options.dedupe_window_s, clock=self._clock)
+                app = build_app(
+                    store,
+                    registry=self.registry,
+                    token=token,
+                    ready=lambda: {"database": None if database.is_open else "closed"},
+                    clock=self._clock,
+                )
+                await tasks.start(_serve, app, sock, options.grace_s)
+                host, port = sock.getsockname()[:2]
+                log.info("memory.ready", host=host, port=port, db=str(options.db), **database.statistics())
+                task_status.started(port)
+                await anyio.sleep_forever()
+        except DatabaseUnusable as error:
+            raise UsageError(str(error)) from error
+        finally:
+            sock.close()
+            log.info("memory.stopped")
+
+    def _token(self) -> TokenFile | None:
+        if self._options.insecure:
+            log.warning("memory.insecure", reason="--insecure: anyone who reaches the port can read and write")
+            return None
+        if self._options.token_file is None:
+            raise UsageError(
+                "the memory service needs a bearer token: give --token-file FILE, or --insecure for development"
+            )
+        return TokenFile(self._options.token_file)
+
+
+async def _serve(app: object, sock: object, grace_s: float, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    await serve(app, sock, grace_s=grace_s, task_status=task_status)  # type: ignore[arg-type]

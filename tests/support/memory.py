@@ -1,0 +1,56 @@
+"""Makers for tests of the memory service: a clock moved by hand and a store on a real file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from agentops.api.memory import NewObservation
+from agentops.memory.database import Database
+from agentops.memory.sqlite_store import SqliteStore
+
+
+class HandClock:
+    """Time stands until `advance`."""
+
+    def __init__(self, start: datetime = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)) -> None:
+        self._start = start
+        self._passed_s = 0.0
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self._passed_s)
+
+    def boottime(self) -> float:
+        return self._passed_s
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(0)
+
+    def advance(self, seconds: float) -> None:
+        self._passed_s += seconds
+
+
+def note(content: str = "Use blue-green deploys for the shop.", **changes: Any) -> NewObservation:
+    """A valid observation, with `changes`."""
+    fields: dict[str, Any] = {
+        "session_id": "s1",
+        "type": "decision",
+        "title": "Deploy strategy",
+        "content": content,
+        "project": "shop",
+    }
+    return NewObservation(**(fields | changes))
+
+
+@asynccontextmanager
+async def open_store(path: Path, clock: HandClock | None = None) -> AsyncIterator[SqliteStore]:
+    """A store on the file at `path`, with predictable uuids."""
+    numbers = itertools.count(1)
+    async with Database(path) as database:
+        yield SqliteStore(database, clock=clock or HandClock(), new_uuid=lambda: f"{path.stem}-{next(numbers):04d}")
