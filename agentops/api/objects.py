@@ -131,7 +131,7 @@ def _make_converter() -> cattrs.Converter:
 
     def structure_attrs(cls: type) -> Any:
         renames: Any = {info.name: override(rename=info.json_name) for info in fields_of(cls)}
-        plain = make_dict_structure_fn(cls, converter, **renames)
+        plain: Any = make_dict_structure_fn(cls, converter, **renames)
 
         def structure(value: Any, declared: Any) -> Any:
             if not isinstance(value, Mapping):
@@ -147,7 +147,7 @@ def _make_converter() -> cattrs.Converter:
         return make_dict_unstructure_fn(cls, converter, **overrides)
 
     def structure_tuple(cls: Any) -> Any:
-        list_type = GenericAlias(list, (cls.__args__[0],))
+        list_type: Any = GenericAlias(list, (cls.__args__[0],))
 
         def structure(value: Any, _: Any) -> Any:
             if not isinstance(value, list | tuple):
@@ -157,7 +157,7 @@ def _make_converter() -> cattrs.Converter:
         return structure
 
     def structure_mapping(cls: Any) -> Any:
-        dict_type = GenericAlias(dict, cls.__args__)
+        dict_type: Any = GenericAlias(dict, cls.__args__)
 
         def structure(value: Any, _: Any) -> Any:
             if not isinstance(value, Mapping):
