@@ -99,7 +99,7 @@ def lint(texts: Iterable[tuple[str, str]]) -> list[Problem]:
             errors = _shape(kind, document.body)
             problems += [document.problem(error) for error in errors]
             try:
-                value = decode(CLASSES[kind], document.body)
+                value: Any = decode(CLASSES[kind], document.body)
             except DecodeError as error:
                 if not errors:
                     problems.append(document.problem(invalid(error.path, error.problem)))

@@ -40,7 +40,7 @@ def lint(names: tuple[str, ...], strict: bool) -> None:
 def _texts(names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for name in names:
         if name == "-":
-            yield "<stdin>", click.get_text_stream("stdin").read()
+            yield "<stdin>", sys.stdin.read()
             continue
         path = Path(name)
         for file in sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]:
