@@ -6,6 +6,7 @@ the cluster must hold the image (see hack/kind-e2e); what the tests create there
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -16,8 +17,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
+import anyio
 import pytest
+from objects import SCRIPT, agent, scripted_model
+
+from agentops.api.runs import TOKEN_HEADER
+from agentops.kube import AiohttpTransport, ApiClient, load_config
+from agentops.kube.kinds import SECRET
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -57,6 +65,20 @@ class Cluster:
             [sys.executable, "-m", "agentops", *args],
             capture_output=True, text=True, env=self.env, cwd=ROOT, timeout=timeout_s, check=False,
         )  # fmt: skip
+
+    def raw(self, path: str, token_of: str) -> Any:
+        """GET `path` of the API server with the bearer of a Secret in `agents` for what is behind it, parsed."""
+        return anyio.run(self._raw, path, token_of)
+
+    async def _raw(self, path: str, token_of: str) -> Any:
+        config = await load_config(str(self.kubeconfig))
+        async with AiohttpTransport(config) as transport:
+            client = ApiClient(transport)
+            secret = await client.get(SECRET, token_of, "agents")
+            token = base64.b64decode(secret["data"]["token"]).decode()
+            path, _, query = path.partition("?")
+            answer = await client.raw("GET", path, query=parse_qsl(query), headers={TOKEN_HEADER: token})
+            return json.loads(answer.body)
 
     def eventually(self, check: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
         """Poll `check` until it returns something truthy; say what never happened."""
@@ -110,3 +132,23 @@ def installed(cluster: Cluster) -> Cluster:
             "wait", "--for=condition=Available", f"deployment/{name}", "-n", namespace, "--timeout=120s", timeout_s=130
         )
     return cluster
+
+
+@pytest.fixture(scope="session")
+def scripted(installed: Cluster) -> Iterator[Cluster]:
+    """The scripted model and a Provider `scripted` for it."""
+    manifests = scripted_model("scripted", SCRIPT)
+    installed.apply(*manifests)
+    installed.kubectl("wait", "--for=condition=Available", "deployment/scripted", "-n", "agents", "--timeout=60s")
+    yield installed
+    for manifest in reversed(manifests):
+        installed.kubectl("delete", manifest["kind"], "scripted", "-n", "agents", "--wait=false", check=False)
+
+
+@pytest.fixture(scope="session")
+def daemon(scripted: Cluster) -> Iterator[str]:
+    """A running daemon agent with memory and bash, called `e2e-daemon`."""
+    scripted.apply(agent("e2e-daemon", memory={"serverRef": "agentops-memory"}, storage={"size": "1Gi"}))
+    scripted.kubectl("wait", "--for=condition=Ready", "agent/e2e-daemon", "-n", "agents", "--timeout=90s")
+    yield "e2e-daemon"
+    scripted.kubectl("delete", "agent", "e2e-daemon", "-n", "agents", check=False)
