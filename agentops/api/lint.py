@@ -7,6 +7,8 @@ AgentRun is checked against its Agent when both are given.
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -98,17 +100,43 @@ def lint(texts: Iterable[tuple[str, str]]) -> list[Problem]:
             problems += [document.problem(duplicate(path, path.rpartition(".")[2])) for path in document.repeated]
             errors = _shape(kind, document.body)
             problems += [document.problem(error) for error in errors]
-            try:
-                value: Any = decode(CLASSES[kind], document.body)
-            except DecodeError as error:
-                if not errors:
-                    problems.append(document.problem(invalid(error.path, error.problem)))
+            value, broken_at = _decode_most(CLASSES[kind], document.body)
+            if broken_at is not None and not errors:
+                problems.append(document.problem(invalid(broken_at.path, broken_at.problem)))
+            if value is None:
                 continue
             known.add(value)
             checked.append((document, value))
     for document, value in checked:
         problems += _rules(document, value, known, reported={str(p.error.path) for p in problems if _same(p, document)})
-    return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.warning, str(problem.error)))
+    return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.warning, problem.error.path))
+
+
+def _decode_most(cls: type, body: Mapping[str, Any]) -> tuple[Any, DecodeError | None]:
+    """The object without the optional fields that cannot be read, so that the rules still see the rest.
+
+    None when what cannot be read is required; the error is the first that was met.
+    """
+    first: DecodeError | None = None
+    rest = copy.deepcopy(dict(body))
+    while True:
+        try:
+            return decode(cls, rest), first
+        except DecodeError as error:
+            first = first or error
+            if not _drop(rest, error.path):
+                return None, first
+
+
+def _drop(body: Any, path: str) -> bool:
+    """Remove the map entry at `path`; False when there is none."""
+    *steps, last = re.findall(r"[^.\[\]]+|\[\d+\]", path) or [""]
+    for step in steps:
+        try:
+            body = body[int(step[1:-1])] if step.startswith("[") else body[step]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return isinstance(body, dict) and body.pop(last, None) is not None
 
 
 def _same(problem: Problem, document: _Document) -> bool:

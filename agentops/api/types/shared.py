@@ -177,8 +177,8 @@ class PodSecurityContext:
 class Capabilities:
     """Linux capabilities."""
 
-    add: tuple[str, ...] = field(default=(), metadata=doc("Refused, whatever it names.", max_items=64))
-    drop: tuple[str, ...] = field(default=(), metadata=doc("All are dropped in any case.", max_items=64))
+    add: tuple[str, ...] = field(default=(), metadata=doc("Refused, whatever it names.", max_items=64, max_length=64))
+    drop: tuple[str, ...] = field(default=(), metadata=doc("All are dropped in any case.", max_items=64, max_length=64))
 
 
 @frozen(slots=True)
