@@ -1,0 +1,80 @@
+"""A reconciler framework on the raw watch API: in Python what controller-runtime is in Go.
+
+    Manager ── owns ──► Cache (informers) ──► Client (cached reads, live writes)
+       │                    │ events
+       └── runs ──► Controller ◄── Source (predicates, handler)
+                        └── queue of Requests ──► your `async def reconcile(request)`
+
+Knows nothing of our own kinds: imports `kube`, `net`, `telemetry` and `values` only.
+"""
+
+from agentops.controller.apply import Outcome, ensure, matches
+from agentops.controller.builder import Builder
+from agentops.controller.cache import Cache, Scope, SharedInformer
+from agentops.controller.client import Client
+from agentops.controller.controller import Controller, ControllerOptions, reconcile_id
+from agentops.controller.errors import (
+    AlreadyOwned,
+    BuildError,
+    CacheNotStarted,
+    CacheSyncTimeout,
+    ControllerError,
+    ForeignObject,
+    GraceExceeded,
+    LeaderElectionLost,
+    ResourceNotCached,
+    RetryAfter,
+    StaleCache,
+    TerminalError,
+)
+from agentops.controller.events import EventRecorder
+from agentops.controller.expectations import Expectations
+from agentops.controller.handlers import EnqueueForObject, EnqueueForOwner, EnqueueMapped
+from agentops.controller.informer import ObjectEvent
+from agentops.controller.leaderelection import LeaderElectionOptions, LeaderElector
+from agentops.controller.manager import Manager, ManagerOptions
+from agentops.controller.reconcile import Reconciler, Request, Result
+from agentops.controller.source import ChannelSource, KindSource
+from agentops.controller.store import Entry
+
+__all__ = [
+    "AlreadyOwned",
+    "BuildError",
+    "Builder",
+    "Cache",
+    "CacheNotStarted",
+    "CacheSyncTimeout",
+    "ChannelSource",
+    "Client",
+    "Controller",
+    "ControllerError",
+    "ControllerOptions",
+    "EnqueueForObject",
+    "EnqueueForOwner",
+    "EnqueueMapped",
+    "Entry",
+    "EventRecorder",
+    "Expectations",
+    "ForeignObject",
+    "GraceExceeded",
+    "KindSource",
+    "LeaderElectionLost",
+    "LeaderElectionOptions",
+    "LeaderElector",
+    "Manager",
+    "ManagerOptions",
+    "ObjectEvent",
+    "Outcome",
+    "Reconciler",
+    "Request",
+    "ResourceNotCached",
+    "Result",
+    "RetryAfter",
+    "Scope",
+    "SharedInformer",
+    "StaleCache",
+    "TerminalError",
+    "ensure",
+    "matches",
+    "reconcile_id",
+]

@@ -1,0 +1,142 @@
+"""Puts a controller together: what it is for, what it owns, what else wakes it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Self
+
+from attrs import evolve, frozen
+
+from agentops.controller.controller import Controller, ControllerOptions
+from agentops.controller.errors import BuildError
+from agentops.controller.handlers import AsyncHandler, EnqueueForObject, EnqueueForOwner, Handler
+from agentops.controller.predicates import Predicate
+from agentops.controller.reconcile import Reconciler
+from agentops.controller.source import KindSource, Source
+from agentops.values.kinds import Kind
+
+if TYPE_CHECKING:
+    from agentops.controller.manager import Manager
+
+_NAME = re.compile(r"[a-z0-9_-]+")
+
+
+@frozen(slots=True)
+class _Watch:
+    kind: Kind
+    handler: Handler | AsyncHandler
+    predicates: tuple[Predicate, ...]
+    metadata_only: bool
+    keep_managed_fields: bool
+
+
+class Builder:
+    """`Builder(manager).for_(AGENT).owns(DEPLOYMENT).build(reconcile)`.
+
+    Mistakes raise BuildError here, not when the manager runs.
+    """
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._name = ""
+        self._for: Kind | None = None
+        self._owned: list[tuple[Kind, tuple[Predicate, ...], bool, bool]] = []
+        self._watches: list[_Watch] = []
+        self._sources: list[Source] = []
+        self._predicates: tuple[Predicate, ...] = ()
+        self._options = ControllerOptions(
+            max_concurrent=manager.options.max_concurrent,
+            cache_sync_timeout_s=manager.options.cache_sync_timeout_s,
+        )
+
+    def named(self, name: str) -> Self:
+        """For metrics and logs; default is the lower-case kind. Unique in a manager."""
+        self._name = name
+        return self
+
+    def for_(self, kind: Kind, predicates: tuple[Predicate, ...] = (), *, metadata_only: bool = False) -> Self:
+        """The kind that is reconciled. At most once."""
+        if self._for is not None:
+            raise BuildError(f"for_ is given twice: {self._for} and {kind}; a controller is for one kind")
+        self._for = kind
+        self._watches.insert(0, _Watch(kind, EnqueueForObject(), tuple(predicates), metadata_only, False))
+        return self
+
+    def owns(
+        self,
+        kind: Kind,
+        predicates: tuple[Predicate, ...] = (),
+        *,
+        only_controller: bool = True,
+        metadata_only: bool = False,
+    ) -> Self:
+        """A kind whose objects wake their owner: the controller reference, or every one."""
+        self._owned.append((kind, tuple(predicates), only_controller, metadata_only))
+        return self
+
+    def watches(
+        self,
+        kind: Kind,
+        handler: Handler | AsyncHandler,
+        predicates: tuple[Predicate, ...] = (),
+        *,
+        metadata_only: bool = False,
+    ) -> Self:
+        """Any other kind, with the handler that says whom its objects wake."""
+        self._watches.append(_Watch(kind, handler, tuple(predicates), metadata_only, False))
+        return self
+
+    def source(self, source: Source) -> Self:
+        """Events from elsewhere. Global predicates do not apply to it."""
+        self._sources.append(source)
+        return self
+
+    def predicates(self, *predicates: Predicate) -> Self:
+        """For every watch, before its own."""
+        self._predicates = predicates
+        return self
+
+    def with_options(self, **options: Any) -> Self:
+        """Fields of `ControllerOptions`."""
+        try:
+            self._options = evolve(self._options, **options)
+        except TypeError as error:
+            raise BuildError(f"unknown controller option: {error}") from error
+        return self
+
+    def build(self, reconcile: Reconciler) -> Controller:
+        """Register the watches with the cache and the controller with the manager."""
+        if self._owned and self._for is None:
+            raise BuildError("owns needs for_: without it nobody knows whose children these are")
+        watches = list(self._watches)
+        for kind, predicates, only_controller, metadata_only in self._owned:
+            assert self._for is not None
+            handler = EnqueueForOwner(self._for, only_controller)
+            watches.append(_Watch(kind, handler, predicates, metadata_only, True))
+        if not watches and not self._sources:
+            raise BuildError("nothing to watch: give for_, watches or source")
+        name = self._name or (self._for.kind.lower() if self._for else "")
+        if not _NAME.fullmatch(name):
+            raise BuildError(f"controller name {name!r} must match [a-z0-9_-]+; set it with named()")
+        cache = self._manager.cache
+        sources = [
+            KindSource(
+                cache.informer(
+                    watch.kind, metadata_only=watch.metadata_only, keep_managed_fields=watch.keep_managed_fields
+                ),
+                watch.handler,
+                (*self._predicates, *watch.predicates),
+            )
+            for watch in watches
+        ]
+        controller = Controller(
+            name,
+            reconcile,
+            kind=self._for,
+            options=self._options,
+            sources=[*sources, *self._sources],
+            registry=self._manager.registry,
+            clock=self._manager.clock,
+        )
+        self._manager.add_controller(controller)
+        return controller

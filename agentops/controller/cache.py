@@ -1,0 +1,411 @@
+"""All informers of a manager, and reads from them.
+
+Who may read what is explicit: a kind that nobody watches is not cached, and reading it is an error
+with the two fixes in its text, because an informer that starts by surprise holds the whole cluster
+in memory. Predicates never reduce what is cached; selectors do.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.abc
+from attrs import field, frozen
+
+from agentops.controller.errors import CacheNotStarted, ControllerError, ResourceNotCached, StaleCache
+from agentops.controller.informer import EventHandler, Informer, InformerStatistics, Transform
+from agentops.controller.reflector import Observer, Target
+from agentops.controller.store import Entry, IndexFn, Key
+from agentops.kube.client import ApiClient
+from agentops.kube.errors import NotFound
+from agentops.telemetry.logging import get_logger
+from agentops.values.clock import Clock, SystemClock
+from agentops.values.kinds import Kind
+from agentops.values.selector import FieldSelector, LabelSelector
+
+log = get_logger("controller.cache")
+
+_UNFRESH_S = 300.0
+
+
+@frozen(slots=True)
+class Scope:
+    """What the cache keeps of one kind.
+
+    `namespaces` None means the manager's; an empty tuple means all.
+    """
+
+    labels: str = ""
+    fields: str = ""
+    metadata_only: bool = False
+    namespaces: tuple[str, ...] | None = None
+    transform: Transform | None = None
+
+
+class SharedRegistration:
+    """One handler at every watch of a shared informer."""
+
+    def __init__(self, informer: SharedInformer, handler: EventHandler) -> None:
+        self._informer = informer
+        self._parts = [part.add_handler(handler) for part in informer.parts]
+
+    @property
+    def has_synced(self) -> bool:
+        return all(part.has_synced for part in self._parts)
+
+    def remove(self) -> None:
+        """No call starts after this returns."""
+        for part in self._parts:
+            part.remove()
+
+
+class SharedInformer:
+    """One kind as the cache has it: one watch, or one per configured namespace."""
+
+    def __init__(self, target: Target, parts: Mapping[str, Informer]) -> None:
+        self.target = target
+        self._parts = dict(parts)
+        self._removed = False
+
+    @property
+    def kind(self) -> Kind:
+        return self.target.kind
+
+    @property
+    def parts(self) -> list[Informer]:
+        """The single watches."""
+        return list(self._parts.values())
+
+    @property
+    def has_synced(self) -> bool:
+        return all(part.has_synced for part in self.parts)
+
+    async def wait_for_sync(self) -> None:
+        """Until every watch has stored its first list."""
+        for part in self.parts:
+            await part.wait_for_sync()
+
+    @property
+    def last_error(self) -> str:
+        return next((part.last_error for part in self.parts if part.last_error), "")
+
+    def stale_s(self) -> float:
+        """Seconds since the oldest part stopped being kept current."""
+        return max((part.stale_s() for part in self.parts), default=0.0)
+
+    def add_handler(self, handler: EventHandler) -> SharedRegistration:
+        """See `Informer.add_handler`."""
+        return SharedRegistration(self, handler)
+
+    def add_index(self, name: str, function: IndexFn) -> None:
+        """Index existing and later objects. Raises ValueError when the name is taken."""
+        for part in self.parts:
+            part.store.add_index(name, function)
+
+    def part_of(self, namespace: str) -> Informer | None:
+        """The watch that covers a namespace."""
+        return self._parts.get("") or self._parts.get(namespace)
+
+    def covers(self, obj: Mapping[str, Any]) -> bool:
+        """Whether the cache would show this object."""
+        labels = (obj.get("metadata") or {}).get("labels") or {}
+        return not self.target.fields and LabelSelector.parse(self.target.labels).matches(labels)
+
+    def get(self, key: Key) -> Entry | None:
+        """The entry as the store has it now. Raises ResourceNotCached for a namespace nobody watches."""
+        return self._part(key[0]).store.get(key)
+
+    def list(
+        self, namespace: str = "", selector: LabelSelector | None = None, index: tuple[str, str] | None = None
+    ) -> list[Entry]:
+        """Entries as the stores have them now."""
+        parts = [self._part(namespace)] if namespace else self.parts
+        found: list[Entry] = []
+        for part in parts:
+            if index is not None:
+                found += part.store.by_index(index[0], index[1], namespace, selector)
+            else:
+                found += part.store.list(namespace, selector)
+        return found
+
+    def statistics(self) -> tuple[InformerStatistics, ...]:
+        return tuple(part.statistics() for part in self.parts)
+
+    def _part(self, namespace: str) -> Informer:
+        if self._removed:
+            raise ResourceNotCached(f"{self.kind.resource} is no longer cached: its informer was removed")
+        part = self.part_of(namespace)
+        if part is None:
+            configured = ", ".join(sorted(self._parts))
+            raise ResourceNotCached(
+                f"{self.kind.resource} of namespace {namespace!r} is not cached; the cache covers {configured}"
+            )
+        return part
+
+
+@frozen(slots=True)
+class CacheOptions:
+    """`scopes` says per kind what is kept; `namespaces` is the default for namespaced kinds (empty: all)."""
+
+    namespaces: tuple[str, ...] = ()
+    scopes: Mapping[Kind, Scope] = field(factory=dict)
+    resync_s: float = 10 * 3600.0
+    page_size: int = 500
+    read_timeout_s: float = 10.0
+    """How long a read waits for an own write to be seen before it raises StaleCache."""
+
+
+class Cache:
+    """Informers by what they watch. Register before or while running; `run` until cancelled."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        options: CacheOptions | None = None,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        observe: Callable[[Kind], Observer] | None = None,
+        on_stale: Callable[[], None] | None = None,
+    ) -> None:
+        self._client = client
+        self._options = options or CacheOptions()
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()
+        self._observe = observe
+        self._on_stale = on_stale
+        self._informers: dict[Target, SharedInformer] = {}
+        self._scopes: dict[SharedInformer, list[anyio.CancelScope]] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._warned: set[Kind] = set()
+        for kind, scope in self._options.scopes.items():
+            if scope.namespaces and not kind.namespaced:
+                raise ControllerError(f"the cache scope of {kind.resource} has namespaces, but the kind has none")
+
+    @property
+    def informers(self) -> list[SharedInformer]:
+        return list(self._informers.values())
+
+    def informer(
+        self,
+        kind: Kind,
+        *,
+        namespace: str = "",
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
+        transform: Transform | None = None,
+        keep_managed_fields: bool = False,
+    ) -> SharedInformer:
+        """The informer of `kind`; what is not given comes from the kind's scope. Equal calls share one.
+
+        Runs at once when the cache runs. `transform` and `keep_managed_fields` count for the first call.
+        """
+        scope = self._options.scopes.get(kind, Scope())
+        target = Target(
+            kind,
+            namespace if kind.namespaced else "",
+            labels or scope.labels,
+            fields or scope.fields,
+            metadata_only or scope.metadata_only,
+        )
+        known = self._informers.get(target)
+        if known is not None:
+            for part in known.parts:
+                part.keep_managed_fields |= keep_managed_fields
+            return known
+        informer = SharedInformer(
+            target,
+            {
+                name: Informer(
+                    self._client,
+                    Target(kind, name, target.labels, target.fields, target.metadata_only),
+                    clock=self._clock,
+                    rng=self._rng,
+                    transform=transform or scope.transform,
+                    keep_managed_fields=keep_managed_fields,
+                    resync_s=self._options.resync_s,
+                    page_size=self._options.page_size,
+                    observer=self._observe(kind) if self._observe else None,
+                )
+                for name in self._namespaces(target, scope)
+            },
+        )
+        self._warn_about_both(target)
+        self._informers[target] = informer
+        if self._tasks is not None:
+            self._launch(informer)
+        return informer
+
+    def add_index(self, kind: Kind, name: str, function: IndexFn) -> None:
+        """Make `list(kind, index=(name, value))` possible."""
+        self.lookup(kind, started=False).add_index(name, function)
+
+    def remove_informer(self, kind: Kind) -> None:
+        """Stop watching `kind` and free its store; later reads raise ResourceNotCached."""
+        for target in [target for target in self._informers if target.kind == kind]:
+            informer = self._informers.pop(target)
+            informer._removed = True
+            for scope in self._scopes.pop(informer, ()):
+                scope.cancel()
+            for part in informer.parts:
+                part.fence.reached(part.seen_version)
+
+    async def wait_for_sync(self) -> None:
+        """Until everything registered has stored its first list."""
+        for informer in self.informers:
+            await informer.wait_for_sync()
+
+    def is_fresh(self) -> bool:
+        """Whether every watch is current, or was within the last five minutes."""
+        return not self.problems()
+
+    def problems(self) -> list[str]:
+        """What keeps the cache from being current, one text per informer."""
+        found = []
+        for informer in self.informers:
+            if not informer.has_synced:
+                found.append(informer.last_error or f"{informer.kind.resource} has not been listed yet")
+            elif informer.stale_s() > _UNFRESH_S:
+                found.append(informer.last_error)
+        return found
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run every informer until cancelled; an informer that ends by itself is an error."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            try:
+                for informer in self.informers:
+                    self._launch(informer)
+                task_status.started()
+                await anyio.sleep_forever()
+            finally:
+                self._tasks = None
+
+    def statistics(self) -> tuple[InformerStatistics, ...]:
+        return tuple(part for informer in self.informers for part in informer.statistics())
+
+    # reads
+
+    def lookup(self, kind: Kind, *, metadata_only: bool = False, started: bool = True) -> SharedInformer:
+        """The informer that answers reads of `kind`. Raises CacheNotStarted and ResourceNotCached."""
+        candidates = [informer for informer in self.informers if informer.kind == kind]
+        usable = [informer for informer in candidates if metadata_only or not informer.target.metadata_only]
+        if not candidates:
+            raise ResourceNotCached(
+                f"{kind.resource} is not cached: watch it with a controller (for_, owns, watches) or cache.informer, "
+                "or name it in ManagerOptions.uncached to read it live"
+            )
+        if not usable and started:
+            raise ResourceNotCached(
+                f"{kind.resource} is cached as metadata only: read it with metadata_only=True, "
+                "or read the one you need with client.live.get"
+            )
+        if started and self._tasks is None:
+            raise CacheNotStarted(
+                f"{kind.resource} is read before the cache runs; read it in a runnable or a reconciler"
+            )
+        # prefer the whole collection over one that a selector narrows
+        return min(
+            usable or candidates, key=lambda i: (bool(i.target.namespace), bool(i.target.labels or i.target.fields))
+        )
+
+    async def get(
+        self, kind: Kind, key: Key, *, metadata_only: bool = False, own_writes: bool = True
+    ) -> dict[str, Any]:
+        """A private copy. Raises NotFound, StaleCache, ResourceNotCached, CacheNotStarted."""
+        informer = self.lookup(kind, metadata_only=metadata_only)
+        part = informer._part(key[0])
+        if not part.has_synced:
+            await part.wait_for_sync()
+        if own_writes and part.fence.blocked(key):
+            await self._catch_up(part, partial(part.fence.blocked, key), f"{kind.resource} {'/'.join(key)}")
+        entry = informer.get(key)
+        if entry is None:
+            raise not_found(kind, key[1])
+        return entry.object()
+
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        selector: LabelSelector | None = None,
+        index: tuple[str, str] | None = None,
+        metadata_only: bool = False,
+        own_writes: bool = True,
+    ) -> list[dict[str, Any]]:
+        """Private copies. Raises as `get`; KeyError for an unknown index."""
+        informer = self.lookup(kind, metadata_only=metadata_only)
+        for part in informer.parts:
+            if not part.has_synced:
+                await part.wait_for_sync()
+            if own_writes and part.fence.blocked_in(namespace):
+                blocked = partial(part.fence.blocked_in, namespace)
+                await self._catch_up(part, blocked, f"{kind.resource} (list)")
+        return [entry.object() for entry in informer.list(namespace, selector, index)]
+
+    async def _catch_up(self, part: Informer, blocked: Callable[[], bool], what: str) -> None:
+        with anyio.move_on_after(self._options.read_timeout_s):
+            while blocked():
+                await part.fence.progress()
+            return
+        if self._on_stale is not None:
+            self._on_stale()
+        raise StaleCache(
+            f"the cache of {what} has not seen an own write within {self._options.read_timeout_s:g} s"
+            + (f" ({part.last_error})" if part.last_error else "")
+        )
+
+    # helpers
+
+    def _launch(self, informer: SharedInformer) -> None:
+        assert self._tasks is not None
+        for part in informer.parts:
+            scope = anyio.CancelScope()
+            self._scopes.setdefault(informer, []).append(scope)
+            self._tasks.start_soon(self._run_one, part, scope, name=f"informer {part.target.kind.resource}")
+
+    async def _run_one(self, part: Informer, scope: anyio.CancelScope) -> None:
+        with scope:
+            await part.run()
+        if not scope.cancel_called:
+            raise ControllerError(f"the informer of {part.target.kind.resource} ended by itself")
+
+    def _namespaces(self, target: Target, scope: Scope) -> Iterable[str]:
+        if not target.kind.namespaced:
+            return ("",)
+        if target.namespace:
+            return (target.namespace,)
+        configured = self._options.namespaces if scope.namespaces is None else scope.namespaces
+        if configured:
+            return configured
+        for path, op, value in FieldSelector.parse(target.fields).terms:
+            if path == "metadata.namespace" and op == "=":
+                return (value,)
+        return ("",)
+
+    def _warn_about_both(self, target: Target) -> None:
+        others = [t for t in self._informers if t.kind == target.kind and t.metadata_only != target.metadata_only]
+        if others and target.kind not in self._warned:
+            self._warned.add(target.kind)
+            log.warning("cache.kind_held_twice", resource=target.kind.resource, why="full and metadata-only informers")
+
+
+def not_found(kind: Kind, name: str) -> NotFound:
+    """What a server answers for an absent object."""
+    message = f'{kind.resource} "{name}" not found'
+    status = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "message": message,
+        "reason": "NotFound",
+        "details": {"name": name, "group": kind.group, "kind": kind.plural},
+        "code": 404,
+    }
+    return NotFound(404, "NotFound", message, status)

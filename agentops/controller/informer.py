@@ -1,0 +1,320 @@
+"""A collection kept in memory, and whoever wants to hear of its changes (client-go `shared_informer.go`).
+
+### Expected flow
+`run` lists, stores, tells the handlers of every object (`initial=True`), then follows the watch.
+Handlers are called in the same task, after the store shows the change.
+
+### Guarantees
+A handler sees every object once as created, then each change in order, and the deletion, also of
+objects that vanished while the watch was down (`final_state_unknown`). Created or updated is decided
+by what the store held, not by what the server called it. Another uid under the same name is a
+deletion and a creation. A relist tells of nothing that did not change. A handler added late starts
+with one creation per stored object, without gap or double.
+
+### Assumptions
+Handlers are quick and synchronous: they put keys into queues. They may add and remove handlers.
+
+### Caveats
+States between two changes can be skipped. What a handler hears is not newer than what the server
+has: it is a hint to go and look.
+
+### Errors
+An exception in a handler is logged; the others, and the informer, go on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import orjson
+from attrs import define, frozen
+
+from agentops.controller.consistency import WriteFence
+from agentops.controller.reflector import Observer, Reflector, ReflectorStatistics, Target
+from agentops.controller.store import Entry, Key, Store, version_number
+from agentops.kube.client import ApiClient
+from agentops.kube.watch import Meta, decode_meta, encode, strip_managed_fields
+from agentops.telemetry.logging import get_logger
+from agentops.values.clock import Clock, SystemClock
+
+log = get_logger("controller.informer")
+
+Transform = Callable[[dict[str, Any]], dict[str, Any]]
+"""Called once per object before it is stored; must be idempotent and must not raise."""
+
+_RESYNC_S = 10 * 3600.0
+_RESYNC_CHUNK = 1000
+
+
+@define(slots=True)
+class ObjectEvent:
+    """One change of one object. `type` is create, update, delete, or generic (from outside the cluster).
+
+    `old` is None for creations, `new` for deletions. `initial` marks the objects that were there
+    before the handler was; `final_state_unknown` a deletion that nobody saw happen.
+    """
+
+    type: str
+    old: Entry | None
+    new: Entry | None
+    initial: bool = False
+    final_state_unknown: bool = False
+    _decoded: dict[str, Any] | None = None
+    _decoded_old: dict[str, Any] | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The newest state known."""
+        entry = self.new if self.new is not None else self.old
+        assert entry is not None
+        return entry
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """The newest state, decoded once per event: shared by its handlers, so do not change it."""
+        if self._decoded is None:
+            self._decoded = self.entry.object()
+        return self._decoded
+
+    @property
+    def old_object(self) -> dict[str, Any] | None:
+        """The state before an update, decoded once per event."""
+        if self._decoded_old is None and self.type == "update" and self.old is not None:
+            self._decoded_old = self.old.object()
+        return self._decoded_old
+
+    @property
+    def resync(self) -> bool:
+        """An update that changed nothing: the periodic reminder."""
+        return self.type == "update" and self.old is not None and self.old.rv == self.entry.rv
+
+
+EventHandler = Callable[[ObjectEvent], None]
+
+
+class Registration:
+    """One handler's place at one informer."""
+
+    __slots__ = ("_informer", "handler")
+
+    def __init__(self, informer: Informer, handler: EventHandler) -> None:
+        self._informer = informer
+        self.handler = handler
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether the handler has heard of every object of the first list."""
+        return self._informer.has_synced
+
+    def remove(self) -> None:
+        """No call starts after this returns."""
+        self._informer._registrations = [r for r in self._informer._registrations if r is not self]
+
+
+@frozen(slots=True)
+class InformerStatistics:
+    resource: str
+    objects: int
+    handlers: int
+    synced: bool
+    seen_version: int
+    unseen_writes: int
+    reflector: ReflectorStatistics
+
+
+class Informer:
+    """One watch of one collection. Inert until `run`."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        target: Target,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        transform: Transform | None = None,
+        keep_managed_fields: bool = False,
+        resync_s: float = _RESYNC_S,
+        page_size: int = 500,
+        observer: Observer | None = None,
+    ) -> None:
+        self.target = target
+        self.keep_managed_fields = keep_managed_fields
+        clock = clock or SystemClock()
+        rng = rng or random.Random()
+        self.store = Store(target.kind.resource)
+        self.fence = WriteFence()
+        self._clock = clock
+        self._rng = rng
+        self._transform = transform
+        self._resync_s = resync_s
+        self._reflector = Reflector(
+            client, target, _Sink(self), clock=clock, rng=rng, page_size=page_size, observer=observer
+        )
+        self._registrations: list[Registration] = []
+        self._synced = anyio.Event()
+        self._has_synced = False
+        self._seen_version = -1
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether the first list is stored and the handlers have heard of it. Never becomes false again."""
+        return self._has_synced
+
+    @property
+    def seen_version(self) -> int:
+        """The store shows everything up to this resource version; -1 before the first list."""
+        return self._seen_version
+
+    @property
+    def last_error(self) -> str:
+        """Why the store is not current, empty when it is."""
+        return self._reflector.last_error
+
+    def stale_s(self) -> float:
+        """Seconds since the store stopped being kept current; 0 when it is."""
+        return self._reflector.failing_s()
+
+    def last_contact_s(self) -> float | None:
+        """Seconds since the server was last heard; None before the first time."""
+        return self._reflector.last_contact_s()
+
+    async def wait_for_sync(self) -> None:
+        """Until `has_synced`; bound it with a scope of your own."""
+        await self._synced.wait()
+
+    def add_handler(self, handler: EventHandler) -> Registration:
+        """Tell `handler` of the objects there are, now, and of every change from here on."""
+        registration = Registration(self, handler)
+        for entry in list(self.store.list()):
+            self._call(registration, ObjectEvent("create", None, entry, initial=True))
+        self._registrations = [*self._registrations, registration]
+        return registration
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """List and watch until cancelled."""
+        task_status.started()
+        async with anyio.create_task_group() as tasks:
+            if self._resync_s > 0:
+                tasks.start_soon(self._resync)
+            await self._reflector.run()
+
+    def statistics(self) -> InformerStatistics:
+        return InformerStatistics(
+            resource=self.target.kind.resource,
+            objects=len(self.store),
+            handlers=len(self._registrations),
+            synced=self._has_synced,
+            seen_version=self._seen_version,
+            unseen_writes=len(self.fence),
+            reflector=self._reflector.statistics(),
+        )
+
+    # what the reflector brings
+
+    def _replaced(self, items: list[tuple[Meta, bytes]], resource_version: str) -> None:
+        entries = [self._entry(meta, raw) for meta, raw in items]
+        old = self.store.replace(entries)
+        self._saw(version_number(resource_version), replaced=True)
+        initial = not self._has_synced
+        for key, gone in old.items():
+            if key not in self.store:
+                self.fence.removed(key, gone.meta.uid)
+                self._tell(ObjectEvent("delete", gone, None, final_state_unknown=True))
+        for entry in entries:
+            self._tell_change(old.get(entry.key), entry, initial)
+        if initial:
+            self._has_synced = True
+            self._synced.set()
+
+    def _changed(self, type: str, meta: Meta, raw: bytes) -> None:
+        entry = self._entry(meta, raw)
+        if type == "DELETED":
+            old = self.store.remove(entry.key)
+            self._saw(entry.rv)
+            self.fence.removed(entry.key, meta.uid)
+            if old is not None:
+                # the event's object is the last state, newer than the stored one
+                self._tell(ObjectEvent("delete", entry if old.meta.uid == meta.uid else old, None))
+            return
+        old = self.store.put(entry)
+        self._saw(entry.rv)
+        self._tell_change(old, entry, initial=False)
+
+    def _tell_change(self, old: Entry | None, entry: Entry, initial: bool) -> None:
+        if old is None:
+            self._tell(ObjectEvent("create", None, entry, initial=initial))
+        elif old.meta.uid != entry.meta.uid:
+            self.fence.removed(entry.key, old.meta.uid)
+            self._tell(ObjectEvent("delete", old, None))
+            self._tell(ObjectEvent("create", None, entry))
+        elif old.meta.resource_version != entry.meta.resource_version:
+            self._tell(ObjectEvent("update", old, entry))
+
+    def _saw(self, version: int, *, replaced: bool = False) -> None:
+        if replaced or version > self._seen_version:
+            self._seen_version = version
+        self.fence.reached(version)
+
+    def _entry(self, meta: Meta, raw: bytes) -> Entry:
+        kind = self.target.kind
+        try:
+            if not self.keep_managed_fields:
+                raw = strip_managed_fields(raw)
+            if self.target.metadata_only and b'"PartialObjectMetadata"' not in raw:
+                raw = encode({"metadata": orjson.loads(raw)["metadata"]})  # the server ignored the Accept header
+            if self._transform is not None:
+                raw = encode(self._transform(orjson.loads(raw)))
+                meta = decode_meta(raw)
+        except Exception:
+            log.exception("transform.failed", resource=kind.resource, namespace=meta.namespace, name=meta.name)
+        return Entry(kind, meta, raw, version_number(meta.resource_version))
+
+    # telling
+
+    def _tell(self, event: ObjectEvent) -> None:
+        for registration in self._registrations:
+            self._call(registration, event)
+
+    def _call(self, registration: Registration, event: ObjectEvent) -> None:
+        try:
+            registration.handler(event)
+        except Exception:
+            key: Key = event.entry.key
+            log.exception(
+                "handler.failed", resource=self.target.kind.resource, type=event.type, namespace=key[0], name=key[1]
+            )
+
+    async def _resync(self) -> None:
+        await self._synced.wait()
+        while True:
+            await self._clock.sleep(max(1.0, self._resync_s * self._rng.uniform(0.9, 1.1)))
+            for number, key in enumerate(self.store.keys()):
+                entry = self.store.get(key)
+                if entry is not None:
+                    self._tell(ObjectEvent("update", entry, entry))
+                if number % _RESYNC_CHUNK == _RESYNC_CHUNK - 1:
+                    await anyio.lowlevel.checkpoint()
+
+
+class _Sink:
+    """The informer as the reflector sees it; keeps these calls off the public class."""
+
+    __slots__ = ("_informer",)
+
+    def __init__(self, informer: Informer) -> None:
+        self._informer = informer
+
+    def replaced(self, items: list[tuple[Meta, bytes]], resource_version: str) -> None:
+        self._informer._replaced(items, resource_version)
+
+    def changed(self, type: str, meta: Meta, raw: bytes) -> None:
+        self._informer._changed(type, meta, raw)
+
+    def advanced(self, resource_version: str) -> None:
+        self._informer._saw(version_number(resource_version))

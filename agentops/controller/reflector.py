@@ -1,0 +1,399 @@
+"""Keeps a copy of one collection current by list and watch (client-go `reflector.go`).
+
+    start ──► LIST ── whole list stored ──► WATCH ◄─┐
+               ▲                              │     │ ended cleanly: at once
+               │                              ├─────┤ refused or 429: wait
+               │                              │     │ broke or fell silent after an event: at once
+               │   410: at once               │     └──────────────────────
+               ├──────────────────────────────┤
+               │   anything else: wait        │
+               └──────────────────────────────┘
+
+One `step` is one list or one watch; between steps there is nothing but a wait, and one backoff
+serves both. The seam for streaming lists (`sendInitialEvents`) is a third phase beside LIST.
+
+### Expected flow
+The first list takes any cached state (`resourceVersion=0`), later ones nothing older than what was
+seen. A list that the server cannot serve at that version is repeated at once without one. A watch
+goes on from the last version seen, bookmarks included.
+
+### Guarantees
+The sink gets whole lists and then every change after them, in order. The same version is never
+watched again after a 410. A dead connection is noticed: 90 s after the last byte once a bookmark was
+seen, else 15 s after the watch should have ended.
+
+### Assumptions
+Versions only move forward; the server ends a watch at `timeoutSeconds`.
+
+### Caveats
+Between a break and the next list or event the copy is old, and nothing tells but `failing_s`.
+
+### Errors
+None are raised: everything is retried with backoff, logged once per change, and kept in `last_error`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from enum import Enum
+from typing import Any, Protocol, cast
+
+import anyio
+import anyio.lowlevel
+from attrs import frozen
+
+from agentops.controller.backoff import Backoff
+from agentops.kube.client import METADATA_ONLY, METADATA_ONLY_LIST, ApiClient, list_query, throttled_s
+from agentops.kube.errors import ApiError, Expired, ServerTimeout, TooManyRequests, TransportError, error_from_status
+from agentops.kube.watch import LineSplitter, MalformedObject, Meta, WatchEvent, decode_event, decode_list
+from agentops.telemetry.logging import get_logger
+from agentops.values.clock import Clock
+from agentops.values.kinds import Kind
+
+log = get_logger("controller.reflector")
+
+_WATCH_S = (300, 600)
+_GRACE_S = 15.0
+_IDLE_S = 90.0
+_SHORT_WATCH_S = 1.0
+_LIST_TIMEOUT_S = 60.0
+_YIELD_EVERY = 256
+
+
+@frozen(slots=True)
+class Target:
+    """What is listed and watched. Equal targets can share one watch."""
+
+    kind: Kind
+    namespace: str = ""
+    labels: str = ""
+    fields: str = ""
+    metadata_only: bool = False
+
+
+class Sink(Protocol):
+    """Where the copy is kept. Calls are synchronous and must not raise."""
+
+    def replaced(self, items: list[tuple[Meta, bytes]], resource_version: str) -> None:
+        """The collection as of `resource_version`."""
+
+    def changed(self, type: str, meta: Meta, raw: bytes) -> None:
+        """ADDED, MODIFIED or DELETED. The copy is now at the object's resource version."""
+
+    def advanced(self, resource_version: str) -> None:
+        """Nothing changed up to `resource_version`."""
+
+
+class Observer(Protocol):
+    """What metrics need to know."""
+
+    def relisted(self, reason: str) -> None: ...
+    def restarted(self, reason: str) -> None: ...
+
+
+class Phase(Enum):
+    LIST = "list"
+    WATCH = "watch"
+
+
+@frozen(slots=True)
+class _Next:
+    """Where a step leads. `floor_s` is what the server asked to wait."""
+
+    phase: Phase
+    reason: str
+    wait: bool = False
+    floor_s: float = 0.0
+
+
+@frozen(slots=True)
+class ReflectorStatistics:
+    phase: str
+    resource_version: str
+    lists: int
+    watches: int
+    failures: int
+    last_error: str
+    last_contact_s: float | None
+    """Seconds since the server was last heard; None before the first time."""
+
+
+class Reflector:
+    """One list and watch loop. `run` until cancelled."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        target: Target,
+        sink: Sink,
+        *,
+        clock: Clock,
+        rng: random.Random | None = None,
+        page_size: int = 500,
+        observer: Observer | None = None,
+    ) -> None:
+        self.target = target
+        self._client = client
+        self._sink = sink
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._backoff = Backoff(clock, self._rng)
+        self._page_size = page_size
+        self._observer = observer
+        self._phase = Phase.LIST
+        self._reason = "start"
+        self._version = ""
+        self._version_unavailable = False
+        self._always_page = False
+        self._events = 0
+        self._lists = self._watches = self._failures = 0
+        self._last_error = ""
+        self._last_contact: float | None = None
+        self._failing_since: float | None = None
+        self._complaint = ""
+
+    async def run(self) -> None:
+        """Keep the sink current until cancelled."""
+        while True:
+            await self.step()
+
+    async def step(self) -> None:
+        """One list or one watch, and the wait after it."""
+        if self._phase is Phase.LIST:
+            after = await self._list_step()
+        else:
+            after = await self._watch_step()
+        self._phase, self._reason = after.phase, after.reason
+        if after.wait:
+            await self._clock.sleep(self._backoff.next_s(after.floor_s))
+        else:
+            await anyio.lowlevel.checkpoint()
+
+    @property
+    def last_error(self) -> str:
+        """Why the copy is not current, empty when it is."""
+        return self._last_error
+
+    def failing_s(self) -> float:
+        """Seconds since the copy stopped being kept current; 0 when it is."""
+        return 0.0 if self._failing_since is None else self._clock.boottime() - self._failing_since
+
+    def last_contact_s(self) -> float | None:
+        """Seconds since the server was last heard."""
+        return None if self._last_contact is None else self._clock.boottime() - self._last_contact
+
+    def statistics(self) -> ReflectorStatistics:
+        return ReflectorStatistics(
+            phase=self._phase.value,
+            resource_version=self._version,
+            lists=self._lists,
+            watches=self._watches,
+            failures=self._failures,
+            last_error=self._last_error,
+            last_contact_s=self.last_contact_s(),
+        )
+
+    # list
+
+    async def _list_step(self) -> _Next:
+        self._lists += 1
+        if self._observer:
+            self._observer.relisted(self._reason)
+        try:
+            items, version = await self._list()
+        except (ApiError, TransportError, MalformedObject) as error:
+            return self._failed(Phase.LIST, "list_failed", error)
+        self._version, self._version_unavailable = version, False
+        self._healthy()
+        self._sink.replaced(items, version)
+        return _Next(Phase.WATCH, "listed")
+
+    async def _list(self) -> tuple[list[tuple[Meta, bytes]], str]:
+        version = "" if self._version_unavailable else self._version or "0"
+        try:
+            return await self._pages(version)
+        except (Expired, ServerTimeout) as error:
+            if not version or not _version_gone(error):
+                raise
+            self._version_unavailable = True
+            return await self._pages("")
+
+    async def _pages(self, version: str) -> tuple[list[tuple[Meta, bytes]], str]:
+        """Every page of the list. A token that expires on the way means one list in a single piece."""
+        paged = version in ("", "0") or self._always_page
+        items: list[tuple[Meta, bytes]] = []
+        token, listed_at = "", ""
+        while True:
+            limit = self._page_size if paged else None
+            try:
+                page = await self._page(list_query(self.target.labels, self.target.fields, limit, token, version))
+            except Expired:
+                if not token:
+                    raise
+                page = await self._page(list_query(self.target.labels, self.target.fields, None, "", version))
+                items, listed_at = [], ""
+            listed_at = listed_at or page.resource_version
+            items += page.items
+            token = page.continue_token
+            if token and version == "0":
+                self._always_page = True  # this server has no watch cache to answer from
+            if not token:
+                break
+        if not listed_at:
+            raise MalformedObject(
+                f"the list of {self.target.kind.resource} has no resourceVersion: it cannot be watched"
+            )
+        return items, listed_at
+
+    async def _page(self, query: list[tuple[str, str]]) -> Any:
+        answer = await self._client.raw(
+            "GET",
+            self.target.kind.path(self.target.namespace),
+            query=query,
+            headers={"accept": METADATA_ONLY_LIST} if self.target.metadata_only else {},
+            timeout_s=_LIST_TIMEOUT_S,
+            retry=False,
+        )
+        self._last_contact = self._clock.boottime()
+        return decode_list(answer.body)
+
+    # watch
+
+    async def _watch_step(self) -> _Next:
+        self._watches += 1
+        self._events = 0
+        started = self._clock.boottime()
+        seconds = self._rng.randrange(*_WATCH_S)
+        opened = False
+        try:
+            with anyio.CancelScope(deadline=anyio.current_time() + seconds + _GRACE_S) as bound:
+                async with self._client.stream(
+                    "GET",
+                    self.target.kind.path(self.target.namespace),
+                    query=self._watch_query(seconds),
+                    headers={"accept": METADATA_ONLY} if self.target.metadata_only else {},
+                    total_s=seconds + 2 * _GRACE_S,
+                ) as answer:
+                    opened = True
+                    self._healthy()
+                    after = await self._follow(answer.chunks(), bound)
+            if bound.cancelled_caught:
+                raise TransportError(f"the watch of {self.target.kind.resource} fell silent")
+            short = self._clock.boottime() - started < _SHORT_WATCH_S
+            if after is None and short and not self._events:
+                raise TransportError(f"the watch of {self.target.kind.resource} ended at once and without events")
+        except (ApiError, TransportError, MalformedObject) as error:
+            after = self._watch_failed(error, opened, self._clock.boottime() - started)
+        after = after or _Next(Phase.WATCH, "ended")
+        if self._observer and after.phase is Phase.WATCH:
+            self._observer.restarted(after.reason)
+        return after
+
+    async def _follow(self, chunks: AsyncIterator[bytes], bound: anyio.CancelScope) -> _Next | None:
+        """Apply events until the stream ends (None) or says that it cannot go on."""
+        splitter = LineSplitter()
+        bookmarked = False
+        since_yield = 0
+        async with aclosing(cast(Any, chunks)):
+            async for chunk in chunks:
+                self._last_contact = self._clock.boottime()
+                for line in splitter.feed(chunk):
+                    event = decode_event(line)
+                    if event.type == "ERROR":
+                        return self._error_event(event)
+                    if event.type == "BOOKMARK":
+                        bookmarked = True
+                    self._apply(event)
+                    since_yield += 1
+                    if since_yield >= _YIELD_EVERY:
+                        since_yield = 0
+                        await anyio.lowlevel.checkpoint()
+                if bookmarked:
+                    bound.deadline = anyio.current_time() + _IDLE_S
+        if splitter.pending_bytes:
+            raise TransportError(f"the watch of {self.target.kind.resource} was cut in the middle of an event")
+        return None
+
+    def _watch_query(self, seconds: int) -> list[tuple[str, str]]:
+        return [
+            *list_query(self.target.labels, self.target.fields, resource_version=self._version),
+            ("watch", "1"),
+            ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", str(seconds)),
+        ]
+
+    def _apply(self, event: WatchEvent) -> None:
+        version = event.meta.resource_version
+        if event.type in ("ADDED", "MODIFIED", "DELETED"):
+            if not version or not event.meta.name:
+                raise MalformedObject(f"a {event.type} event of {self.target.kind.resource} has no name or version")
+            if event.kind not in (self.target.kind.kind, "PartialObjectMetadata"):
+                log.warning("watch.unexpected_kind", resource=self.target.kind.resource, kind=event.kind)
+                return
+            self._events += 1
+            self._version = version
+            self._sink.changed(event.type, event.meta, event.raw)
+        elif event.type == "BOOKMARK":
+            if not version:
+                raise MalformedObject(f"a bookmark of {self.target.kind.resource} has no version")
+            self._events += 1
+            self._version = version
+            self._sink.advanced(version)
+        else:
+            log.warning("watch.unknown_event", resource=self.target.kind.resource, type=event.type)
+
+    def _error_event(self, event: WatchEvent) -> _Next:
+        error = error_from_status(event.decode())
+        if error.code == 410 or error.reason in ("Expired", "Gone"):
+            # with no event since the last list, the server has not what it has just named: do not spin
+            return _Next(Phase.LIST, "expired", wait=not self._events)
+        if isinstance(error, TooManyRequests):
+            return self._failed(Phase.WATCH, "throttled", error)
+        return self._failed(Phase.LIST, "error_event", error)
+
+    def _watch_failed(self, error: Exception, opened: bool, lasted_s: float) -> _Next:
+        if isinstance(error, TransportError):
+            if not opened and isinstance(error.__cause__, ConnectionRefusedError):
+                return self._failed(Phase.WATCH, "refused", error)
+            if self._events:
+                log.info("watch.broke", resource=self.target.kind.resource, error=str(error), events=self._events)
+                return _Next(Phase.WATCH, "broke", wait=lasted_s < _SHORT_WATCH_S)
+        if isinstance(error, TooManyRequests):
+            return self._failed(Phase.WATCH, "throttled", error)
+        return self._failed(Phase.LIST, "watch_failed", error)
+
+    # health
+
+    def _healthy(self) -> None:
+        self._last_contact = self._clock.boottime()
+        self._failures, self._last_error, self._failing_since = 0, "", None
+        if self._complaint:
+            self._complaint = ""
+            log.info("reflector.recovered", **self._names())
+
+    def _failed(self, phase: Phase, reason: str, error: Exception) -> _Next:
+        self._failures += 1
+        self._last_error = f"{self._phase.value} of {self.target.kind.resource} failed: {error}"
+        if self._failing_since is None:
+            self._failing_since = self._clock.boottime()
+        code = str(error.code) if isinstance(error, ApiError) else type(error).__name__
+        complaint = f"{self._phase.value}:{code}"
+        if complaint != self._complaint:  # once per change: a missing CRD is retried for days
+            self._complaint = complaint
+            log.warning("reflector.failed", verb=self._phase.value, code=code, error=str(error), **self._names())
+        floor_s = throttled_s(error) if isinstance(error, ApiError) else None
+        return _Next(phase, reason, wait=True, floor_s=floor_s or 0.0)
+
+    def _names(self) -> dict[str, str]:
+        return {"resource": self.target.kind.resource, "namespace": self.target.namespace}
+
+
+def _version_gone(error: ApiError) -> bool:
+    """Whether the server cannot serve the version that was asked for, now or any more."""
+    if isinstance(error, Expired):
+        return True
+    if any(cause.get("reason") == "ResourceVersionTooLarge" for cause in error.causes):
+        return True
+    return "Too large resource version" in error.message

@@ -1,0 +1,174 @@
+"""Objects of one kind by key, and indices over them.
+
+An entry is the metadata and the bytes that came over the wire; a read decodes them, so every reader
+has a private copy and nobody can spoil the cache. Knows nothing of watches and the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+import orjson
+
+from agentops.kube.watch import Meta
+from agentops.telemetry.logging import get_logger
+from agentops.values.kinds import Kind
+from agentops.values.selector import LabelSelector
+
+log = get_logger("controller.store")
+
+Key = tuple[str, str]
+"""(namespace, name); the namespace of cluster-scoped objects is empty."""
+
+IndexFn = Callable[[dict[str, Any]], Iterable[str]]
+"""Object to the values it is found under."""
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One cached object. `rv` is the resource version as a number, -1 when it is not one."""
+
+    kind: Kind
+    meta: Meta
+    raw: bytes
+    rv: int
+
+    @property
+    def key(self) -> Key:
+        return self.meta.namespace, self.meta.name
+
+    def object(self) -> dict[str, Any]:
+        """A private copy of the whole object, with the `apiVersion` and `kind` that lists leave out."""
+        decoded: dict[str, Any] = {"apiVersion": "", "kind": "", **orjson.loads(self.raw)}
+        decoded["apiVersion"] = self.kind.api_version
+        decoded["kind"] = self.kind.kind
+        return decoded
+
+
+def version_number(resource_version: str) -> int:
+    """The number, or -1: resource versions are opaque by contract, numbers on every real server."""
+    return int(resource_version) if resource_version.isascii() and resource_version.isdigit() else -1
+
+
+class Store:
+    """Entries by key, by namespace, and by named indices.
+
+    An index function that raises is logged and finds the object under nothing.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self._name = name
+        self._entries: dict[Key, Entry] = {}
+        self._namespaces: dict[str, dict[Key, None]] = {}
+        self._functions: dict[str, IndexFn] = {}
+        self._indices: dict[str, dict[str, dict[Key, None]]] = {}
+        self._indexed: dict[str, dict[Key, frozenset[str]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._entries
+
+    def get(self, key: Key) -> Entry | None:
+        return self._entries.get(key)
+
+    def keys(self) -> list[Key]:
+        return list(self._entries)
+
+    def list(self, namespace: str = "", selector: LabelSelector | None = None) -> Iterator[Entry]:
+        """Entries of a namespace (all when empty) whose labels match. A snapshot."""
+        return iter(self._select(self._keys_in(namespace), selector))
+
+    def by_index(
+        self, name: str, value: str, namespace: str = "", selector: LabelSelector | None = None
+    ) -> Iterator[Entry]:
+        """Entries that index `name` has under `value`. Raises KeyError for an unknown index."""
+        try:
+            index = self._indices[name]
+        except KeyError:
+            raise KeyError(f"{self._name} has no index {name!r}; add it with cache.add_index") from None
+        keys = index.get(value, ())
+        return iter(self._select((key for key in keys if not namespace or key[0] == namespace), selector))
+
+    def index_values(self, name: str) -> Iterable[str]:
+        """The values an index has objects under."""
+        return list(self._indices[name])
+
+    def add_index(self, name: str, function: IndexFn) -> None:
+        """Index existing and later objects. Raises ValueError when the name is taken."""
+        if name in self._functions:
+            raise ValueError(f"{self._name} has an index {name!r} already")
+        self._functions[name] = function
+        self._indices[name], self._indexed[name] = {}, {}
+        for key, entry in self._entries.items():
+            self._reindex(name, key, entry.object())
+
+    def put(self, entry: Entry) -> Entry | None:
+        """Store; the entry it replaces, if any."""
+        key = entry.key
+        old = self._entries.get(key)
+        self._entries[key] = entry
+        if old is None:
+            self._namespaces.setdefault(key[0], {})[key] = None
+        if self._functions and (old is None or old.raw != entry.raw):
+            obj = entry.object()
+            for name in self._functions:
+                self._reindex(name, key, obj)
+        return old
+
+    def remove(self, key: Key) -> Entry | None:
+        """Forget; the entry that was there, if any."""
+        old = self._entries.pop(key, None)
+        if old is None:
+            return None
+        members = self._namespaces[key[0]]
+        del members[key]
+        if not members:
+            del self._namespaces[key[0]]
+        for name in self._functions:
+            self._unindex(name, key)
+        return old
+
+    def replace(self, entries: Iterable[Entry]) -> dict[Key, Entry]:
+        """Make `entries` the whole content, in one step; what was there before."""
+        old = self._entries
+        self._entries = {}
+        self._namespaces = {}
+        for name in self._functions:
+            self._indices[name], self._indexed[name] = {}, {}
+        for entry in entries:
+            self.put(entry)
+        return old
+
+    def _keys_in(self, namespace: str) -> Iterable[Key]:
+        return self._namespaces.get(namespace, {}) if namespace else self._entries
+
+    def _select(self, keys: Iterable[Key], selector: LabelSelector | None) -> Iterable[Entry]:
+        entries = [self._entries[key] for key in keys]
+        if selector is None or selector.empty:
+            return entries
+        return [entry for entry in entries if selector.matches(entry.meta.labels)]
+
+    def _reindex(self, name: str, key: Key, obj: dict[str, Any]) -> None:
+        try:
+            values = frozenset(self._functions[name](obj))
+        except Exception:
+            log.exception("index.failed", store=self._name, index=name, namespace=key[0], name=key[1])
+            values = frozenset()
+        if values == self._indexed[name].get(key, frozenset()):
+            return
+        self._unindex(name, key)
+        if values:
+            self._indexed[name][key] = values
+            for value in values:
+                self._indices[name].setdefault(value, {})[key] = None
+
+    def _unindex(self, name: str, key: Key) -> None:
+        index = self._indices[name]
+        for value in self._indexed[name].pop(key, ()):
+            members = index[value]
+            del members[key]
+            if not members:
+                del index[value]
