@@ -56,7 +56,7 @@ def test_every_problem_is_reported_on_its_line() -> None:
 
 
 def test_one_unreadable_field_does_not_hide_the_rules() -> None:
-    text = HEAD + AGENT.format(name="a", spec="mode: task, model: b/c, providerRefs: [{name: a}], env: {A: 1}")
+    text = AGENT.format(name="a", spec="mode: task, model: b/c, providerRefs: [{name: a}], env: {A: 1}")
     assert {path for _, path, _ in found(text)} == {"spec.env.A", "spec.model", "spec.tools"}
 
 
