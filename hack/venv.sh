@@ -14,7 +14,7 @@ venv() {
       return 1
     }
     rm -f "$root"/.venv/installed-*
-    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[$extras]" || {
+    "$root/.venv/bin/python" -m pip install -qq --disable-pip-version-check --editable "$root[$extras]" || {
       echo "hack: pip could not install agentops[$extras]; its message stands above" >&2
       return 1
     }

@@ -69,7 +69,9 @@ async def _run(
 ) -> int:
     from agentops.api.kinds import AGENT
     from agentops.clients.runs import RunClient
-    from agentops.kube import AiohttpTransport, ApiClient, load_config
+    from agentops.kube.aiohttp_transport import AiohttpTransport
+    from agentops.kube.client import ApiClient
+    from agentops.kube.config import load_config
     from agentops.kube.errors import NotFound
 
     config = await load_config(kubeconfig, context)
