@@ -2,5 +2,5 @@
 
 One file per controller, each with a class whose `reconcile` is the table of contents of its kind. What the
 world should look like is decided by pure functions (`rollout`, `jobs`, `ownership`, `volumes`, `slices`); the
-controllers read, ask them, and write. They speak to the API server like any client does, so a cluster could run them too.
+controllers read, ask them, and write. They speak to the API server like any client does.
 """

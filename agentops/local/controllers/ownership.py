@@ -98,6 +98,10 @@ class Graph:
     def get(self, uid: str) -> Node | None:
         return self._nodes.get(uid)
 
+    def uids(self, kind: Kind) -> list[str]:
+        """The uids of all known objects of a kind."""
+        return [node.uid for node in self._nodes.values() if node.kind == kind]
+
     def dependents(self, uid: str) -> list[Node]:
         """The known objects that name `uid` as an owner, in a stable order."""
         found = [self._nodes[d] for d in self._dependents.get(uid, ()) if d in self._nodes]

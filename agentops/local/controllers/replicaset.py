@@ -1,0 +1,128 @@
+"""ReplicaSets: as many pods of one template as `spec.replicas` says."""
+
+from __future__ import annotations
+
+import copy
+from datetime import datetime
+from typing import Any
+
+from agentops.controller import Builder, Controller, Manager, Request, Result
+from agentops.controller.handlers import EnqueueMapped
+from agentops.kube.errors import ApiError
+from agentops.kube.kinds import POD, REPLICA_SET
+from agentops.local.controllers.claims import Children, Selectors, pod_selector, put_status, retrying_conflicts
+from agentops.local.controllers.pods import (
+    Object,
+    available_in_s,
+    controller_ref,
+    deletion_order,
+    is_active,
+    is_deleting,
+    is_ready,
+    is_terminating,
+    labels_of,
+    name_of,
+    namespace_of,
+    pod_from_template,
+)
+from agentops.local.controllers.rollout import replicas_of
+from agentops.values.clock import rfc3339
+
+_BURST = 500
+
+
+class ReplicaSetController:
+    """Creates, deletes, adopts and counts pods."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._client = manager.client
+        self._clock = manager.clock
+        self._events = manager.recorder("replicaset-controller")
+        self._pods = Children(manager.client, POD, REPLICA_SET)
+        self._selectors = Selectors(manager, REPLICA_SET, pod_selector)
+
+    def build(self) -> Controller:
+        return (
+            Builder(self._manager)
+            .named("replicaset")
+            .for_(REPLICA_SET)
+            .owns(POD)
+            .watches(POD, EnqueueMapped(self._for_orphan))
+            .with_options(max_concurrent=4)
+            .build(retrying_conflicts(self.reconcile))
+        )
+
+    async def reconcile(self, request: Request) -> Result | None:
+        replica_set = await self._client.try_get(REPLICA_SET, request.name, request.namespace)
+        if replica_set is None or (selector := pod_selector(replica_set)) is None:
+            return None
+        pods = await self._pods.claim(replica_set, selector)
+        failure = None
+        if not is_deleting(replica_set):
+            pods, failure = await self._scale(replica_set, pods)
+        status, wait_s = next_status(replica_set, pods, failure, self._clock.now())
+        await put_status(self._client, REPLICA_SET, replica_set, status)
+        if failure is not None:
+            raise failure
+        return Result(requeue_after=wait_s) if wait_s else None
+
+    def _for_orphan(self, pod: Object) -> list[Request]:
+        if controller_ref(pod) is not None:
+            return []
+        return self._selectors.matching(namespace_of(pod), labels_of(pod))
+
+    async def _scale(self, replica_set: Object, pods: list[Object]) -> tuple[list[Object], ApiError | None]:
+        active = [p for p in pods if is_active(p)]
+        missing = replicas_of(replica_set) - len(active)
+        if missing > 0:
+            template = replica_set["spec"]["template"]
+            created, failure = await self._pods.create_all(
+                lambda: pod_from_template(template, replica_set, REPLICA_SET), min(missing, _BURST)
+            )
+            for pod in created:
+                self._events.event(replica_set, "Normal", "SuccessfulCreate", f"Created pod: {name_of(pod)}")
+            if failure is not None:
+                self._events.event(replica_set, "Warning", "FailedCreate", f"Error creating: {failure}")
+            return [*pods, *created], failure
+        if missing < 0:
+            deleted = await self._pods.delete_all(deletion_order(active)[:-missing])
+            for pod in deleted:
+                self._events.event(replica_set, "Normal", "SuccessfulDelete", f"Deleted pod: {name_of(pod)}")
+            names = {name_of(p) for p in deleted}
+            pods = [
+                p if name_of(p) not in names else {**p, "metadata": {**p["metadata"], "deletionTimestamp": "now"}}
+                for p in pods
+            ]
+        return pods, None
+
+
+def next_status(
+    replica_set: Object, pods: list[Object], failure: Exception | None, now: datetime
+) -> tuple[Object, float | None]:
+    """The status that `pods` make, and in how many seconds the next of them becomes available. Pure."""
+    min_ready_s = int(replica_set["spec"].get("minReadySeconds") or 0)
+    template_labels = (replica_set["spec"]["template"].get("metadata") or {}).get("labels") or {}
+    active = [p for p in pods if is_active(p)]
+    waits = [w for p in active if (w := available_in_s(p, min_ready_s, now)) is not None]
+    counters = {
+        "fullyLabeledReplicas": len([p for p in active if template_labels.items() <= labels_of(p).items()]),
+        "readyReplicas": len([p for p in active if is_ready(p)]),
+        "availableReplicas": len([w for w in waits if w == 0]),
+        "terminatingReplicas": len([p for p in pods if is_terminating(p)]),
+    }
+    status: Object = {
+        "replicas": len(active),
+        "observedGeneration": int(replica_set["metadata"].get("generation") or 0),
+        **{name: value for name, value in counters.items() if value},
+    }
+    conditions: list[dict[str, Any]] = copy.deepcopy((replica_set.get("status") or {}).get("conditions") or [])
+    others = [c for c in conditions if c.get("type") != "ReplicaFailure"]
+    if failure is not None:
+        current = next((c for c in conditions if c.get("type") == "ReplicaFailure"), None)
+        fresh = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": str(failure)}
+        stamp = current["lastTransitionTime"] if current else rfc3339(now)
+        others.append({**fresh, "lastTransitionTime": stamp})
+    if others:
+        status["conditions"] = others
+    return status, min((w for w in waits if w > 0), default=None)

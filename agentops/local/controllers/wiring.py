@@ -1,0 +1,46 @@
+"""Which controllers the plane runs, and what each is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+from agentops.controller import Manager
+from agentops.local.controllers.claims import add_shared_indices
+from agentops.local.controllers.deployment import DeploymentController
+from agentops.local.controllers.endpoints import EndpointsController
+from agentops.local.controllers.garbagecollector import GarbageCollector
+from agentops.local.controllers.job import JobController
+from agentops.local.controllers.namespace import NamespaceController
+from agentops.local.controllers.persistentvolume import ClaimController, VolumeController
+from agentops.local.controllers.replicaset import ReplicaSetController
+from agentops.local.controllers.serviceaccount import ServiceAccountController
+from agentops.local.controllers.ttl import TtlController
+
+
+@frozen(slots=True)
+class ControllerOptions:
+    """What the controllers need from their plane."""
+
+    volumes_dir: Path
+    """Where the directories of PersistentVolumes are made."""
+    ca_pem: bytes = b""
+    """Published to every namespace as `kube-root-ca.crt`."""
+    backoff_scale: float = 1.0
+    """Shortens the pause between a Job's retries; 1 is Kubernetes' own."""
+
+
+def add_controllers(manager: Manager, options: ControllerOptions) -> None:
+    """Register every controller; they run when the manager does."""
+    add_shared_indices(manager)
+    DeploymentController(manager).build()
+    ReplicaSetController(manager).build()
+    JobController(manager, backoff_scale=options.backoff_scale).build()
+    TtlController(manager).build()
+    EndpointsController(manager).build()
+    ServiceAccountController(manager, options.ca_pem).build()
+    NamespaceController(manager).build()
+    ClaimController(manager, options.volumes_dir).build()
+    VolumeController(manager, options.volumes_dir).build()
+    manager.add(GarbageCollector(manager).run, name="garbagecollector")

@@ -1,0 +1,239 @@
+"""The whole local plane in one process: API server, controllers, kubelet.
+
+    start: state dir locked ► addresses held ► port bound ► certificates ► store ► HTTPS ► controllers and kubelet
+           ► node Ready ► announced in plane.json
+    stop:  kubelet (pods end) ► controllers ► HTTPS ► store ► state dir given back
+
+Everything speaks to the API server in memory; only people and pods come through the socket, which is bound to
+loopback. A development plane: one machine, one user, no high availability.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+from attrs import field, frozen
+
+from agentops import __version__
+from agentops.controller import Manager, ManagerOptions
+from agentops.kube.client import ApiClient
+from agentops.kube.kinds import NODE
+from agentops.local.apiserver import ADMIN, ApiServer, InProcessTransport, ServerOptions, User
+from agentops.local.apiserver.shell import serve_tls, server_ssl_context
+from agentops.local.controllers.persistentvolume import ensure_storage_class
+from agentops.local.controllers.pods import has_condition, labels_of
+from agentops.local.controllers.wiring import ControllerOptions, add_controllers
+from agentops.local.pki import Pki, ensure_pki
+from agentops.local.state import HOST, Ranges, RunningPlane, StateDir
+from agentops.net.errors import ListenError, UsageError
+from agentops.net.listen import ListenAddress, bind
+from agentops.telemetry.logging import get_logger
+from agentops.values.clock import Clock, SystemClock, rfc3339
+
+log = get_logger("local.plane")
+
+ISOLATION_LABEL = "agentops.io/isolation"
+CONTROLLER_MANAGER = User("system:kube-controller-manager", groups=("system:masters", "system:authenticated"))
+_NODE_TIMEOUT_S = 30.0
+_NODE_POLL_S = 0.02
+
+
+class PlaneNotReady(UsageError):
+    """The plane runs but something it needs did not become ready; the message says what."""
+
+
+@frozen(slots=True)
+class PlaneOptions:
+    """How a plane is run."""
+
+    state_dir: Path
+    port: int | None = None
+    """Of the API server; `None` takes the remembered one, else a free one."""
+    audit_log: Path | None = None
+    """Where every request is written as one JSON line; `None` writes none."""
+    pod_env: Mapping[str, str] = field(factory=dict)
+    """Variables of this machine that every container gets."""
+    backoff_scale: float = 1.0
+    """Shortens restart and retry pauses; 1 is Kubernetes' own."""
+    kubelet: bool = True
+    """Without, pods stay Pending: for tests of the control plane alone."""
+    stop_grace_s: float = 5.0
+    """How long pods may take to end when the plane stops, at most."""
+
+
+@frozen(slots=True)
+class PlaneInfo:
+    """A plane that is ready."""
+
+    url: str
+    port: int
+    pid: int
+    isolation: str
+    context: str
+    state_dir: Path
+
+
+class Plane:
+    """One plane. Inert until `run`."""
+
+    def __init__(self, options: PlaneOptions, *, clock: Clock | None = None) -> None:
+        self.options = options
+        self.state = StateDir(options.state_dir)
+        self._clock = clock or SystemClock()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[PlaneInfo] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; `task_status` gets the PlaneInfo once `/readyz` is ok and the node is Ready.
+
+        Cancelling drains: pods are ended, then everything else. Raises StateError, ListenError and PlaneNotReady with
+        one line for a person.
+        """
+        self.state.acquire()
+        try:
+            ranges = self.state.acquire_ranges()
+            listening = self._listen()
+            port = int(listening.getsockname()[1])
+            pki = ensure_pki(self.state.pki, addresses=[ranges.api_service_ip], now=self._clock.now())
+            with ApiServer(self._server_options(port, ranges, pki), clock=self._clock) as server:
+                server.bootstrap()
+                await self._serve(server, listening, ranges, pki, task_status)
+        finally:
+            self.state.release()
+        log.info("plane.stopped")
+
+    def _listen(self) -> socket.socket:
+        """The asked-for port or nothing; the remembered one when it is free; else any free one, remembered."""
+        if self.options.port:
+            listening = bind(ListenAddress(HOST, self.options.port))
+        else:
+            remembered = self.state.settings().port
+            try:
+                listening = bind(ListenAddress(HOST, remembered))
+            except ListenError:
+                listening = bind(ListenAddress(HOST, 0))
+                port = listening.getsockname()[1]
+                log.warning("plane.port_taken", remembered=remembered, port=port, fix="print the kubeconfig again")
+        self.state.remember(port=listening.getsockname()[1])
+        return listening
+
+    def _server_options(self, port: int, ranges: Ranges, pki: Pki) -> ServerOptions:
+        return ServerOptions(
+            db_path=self.state.database,
+            host=HOST,
+            port=port,
+            service_cidr=ranges.services,
+            sa_key_pem=pki.sa_key_pem,
+            audit_log=self.options.audit_log,
+        )
+
+    async def _serve(
+        self,
+        server: ApiServer,
+        listening: socket.socket,
+        ranges: Ranges,
+        pki: Pki,
+        task_status: anyio.abc.TaskStatus[PlaneInfo],
+    ) -> None:
+        manager = self._manager(server, listening.getsockname()[1], ranges, pki)
+        stop, serving = anyio.Event(), anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._run_server, server, listening, pki, serving, stop)
+            try:
+                await serving.wait()
+                await ensure_storage_class(ApiClient(InProcessTransport(server, ADMIN)))
+                async with anyio.create_task_group() as running:
+                    await running.start(manager.run)
+                    info = await self._announce(server, listening.getsockname()[1])
+                    task_status.started(info)
+                    await anyio.sleep_forever()
+            finally:
+                stop.set()  # the server outlives everything that writes to it
+
+    async def _run_server(
+        self, server: ApiServer, listening: socket.socket, pki: Pki, serving: anyio.Event, stop: anyio.Event
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            context = server_ssl_context(pki.server_cert_path, pki.server_key_path, pki.ca_pem)
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(server.run)
+                await tasks.start(partial(serve_tls, server, listening, context, grace_s=2.0))
+                serving.set()
+                await stop.wait()
+                tasks.cancel_scope.cancel()
+
+    def _manager(self, server: ApiServer, port: int, ranges: Ranges, pki: Pki) -> Manager:
+        transport = InProcessTransport(server, CONTROLLER_MANAGER)
+        options = ManagerOptions(
+            name="local",
+            clock=self._clock,
+            grace_s=self.options.stop_grace_s + 10.0,
+            user_agent=f"agentops-local/{__version__}",
+            field_manager="agentops-local",
+        )
+        manager = Manager(transport, options)
+        controllers = ControllerOptions(
+            volumes_dir=self.state.volumes, ca_pem=pki.ca_pem, backoff_scale=self.options.backoff_scale
+        )
+        add_controllers(manager, controllers)
+        if self.options.kubelet:
+            from agentops.local.kubelet import Kubelet, KubeletOptions
+
+            kubelet = Kubelet(
+                manager,
+                KubeletOptions(
+                    state_dir=self.state.path,
+                    api_host=HOST,
+                    api_port=port,
+                    pod_env=dict(self.options.pod_env),
+                    pod_cidr=ranges.pods,
+                    backoff_scale=self.options.backoff_scale,
+                    stop_grace_s=self.options.stop_grace_s,
+                ),
+            )
+            server.node = kubelet
+        return manager
+
+    async def _announce(self, server: ApiServer, port: int) -> PlaneInfo:
+        isolation = await self._isolation(server)
+        url = f"https://{HOST}:{port}"
+        running = RunningPlane(
+            pid=os.getpid(),
+            url=url,
+            started_at=rfc3339(self._clock.now()),
+            isolation=isolation,
+            version=__version__,
+        )
+        self.state.announce(running)
+        context = self.state.context_name()
+        log.info("plane.ready", url=url, pid=running.pid, isolation=isolation, state_dir=str(self.state.path))
+        return PlaneInfo(url, port, running.pid, isolation, context, self.state.path)
+
+    async def _isolation(self, server: ApiServer) -> str:
+        """Wait for a Ready node; how well it isolates pods."""
+        if not self.options.kubelet:
+            return "none"
+        client = ApiClient(InProcessTransport(server, ADMIN))
+        nodes: list[dict[str, Any]] = []
+        with anyio.move_on_after(_NODE_TIMEOUT_S):
+            while True:
+                nodes = await client.list(NODE)
+                for node in nodes:
+                    if has_condition(node, "Ready"):
+                        return labels_of(node).get(ISOLATION_LABEL, "unknown")
+                await self._clock.sleep(_NODE_POLL_S)
+        state = _why_not_ready(nodes)
+        raise PlaneNotReady(f"the node is not Ready after {_NODE_TIMEOUT_S:g} s: {state}")
+
+
+def _why_not_ready(nodes: list[dict[str, Any]]) -> str:
+    for node in nodes:
+        for condition in (node.get("status") or {}).get("conditions") or ():
+            if condition.get("type") == "Ready":
+                return str(condition.get("message") or condition.get("reason") or "no reason given")
+    return "the kubelet has not registered it"
