@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-ROLES = ["operator", "runtime", "memory", "model", "local", "run", "crds"]
+ROLES = ["operator", "runtime", "memory", "model", "local", "run", "crds", "lint"]
 
 
 def agentops(*args: str) -> subprocess.CompletedProcess[str]:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "model": ("agentops.cli.model", "Run a small real model, or a script of one."),
     "local": ("agentops.cli.local", "Run the embedded control plane for development."),
     "run": ("agentops.cli.run", "Run an agent once, follow it live and print its answer."),
+    "lint": ("agentops.cli.lint", "Check manifests and report every problem with line and field."),
     "crds": ("agentops.cli.crds", "Print the custom resource definitions."),
 }
 
