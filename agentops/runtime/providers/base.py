@@ -1,0 +1,100 @@
+"""The adapter protocol: one streaming call, typed deltas, typed errors.
+
+An adapter translates messages and tools to its vendor's shape and the vendor's stream back into
+deltas. It never retries, never falls back and keeps no conversation: `chain` and `turn` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from attrs import field, frozen
+
+from agentops.api.runs import Usage
+from agentops.runtime.messages import Message
+
+FinishReason = Literal["stop", "length", "content-filter", "tool-calls", "error", "other", "unknown"]
+
+
+@frozen
+class ToolSpec:
+    """What the model is told about a tool. `schema` is a JSON schema of type object."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+
+
+@frozen
+class CallOptions:
+    """Settings of one model call; None leaves the provider's own default."""
+
+    temperature: float | None = None
+    max_output_tokens: int | None = None
+
+
+@frozen
+class TextDelta:
+    text: str
+
+
+@frozen
+class ReasoningDelta:
+    text: str
+
+
+@frozen
+class ToolInputStart:
+    """A tool call begins; `id` is unique within the turn."""
+
+    id: str
+    tool_name: str
+
+
+@frozen
+class ToolInputDelta:
+    id: str
+    text: str
+
+
+@frozen
+class Finish:
+    """Always the last delta of a stream that did not fail. `usage.input_tokens` includes cached ones."""
+
+    reason: FinishReason
+    usage: Usage = field(factory=Usage)
+    response_id: str = ""
+
+
+@frozen
+class ProviderWarning:
+    """Something the caller should know but that does not end the call."""
+
+    text: str
+
+
+Delta = TextDelta | ReasoningDelta | ToolInputStart | ToolInputDelta | Finish | ProviderWarning
+
+
+class Adapter(Protocol):
+    """One provider account. Inert until `stream`; `aclose` releases its connections."""
+
+    provider: str
+    """The provider's name in config.json."""
+
+    kind: str
+    """The provider's type: `openaicompat`, `openai`, …"""
+
+    def stream(
+        self,
+        model: str,
+        system: str,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec],
+        options: CallOptions,
+    ) -> AsyncGenerator[Delta, None]:
+        """One model call, at least one delta. Raises ProviderFault, also from the middle of the stream."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,173 @@
+"""From config.json's providers and model references to a `ModelChain`.
+
+What the primary model needs must be there: its absence is a ConfigFault that names provider, field
+and fix. A fallback that cannot be built is left out and logged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx2
+from attrs import frozen
+
+from agentops.api.runtime_config import ProviderConfig, RuntimeConfig
+from agentops.runtime.errors import ConfigFault
+from agentops.runtime.providers.base import Adapter
+from agentops.runtime.providers.chain import BoundModel, ModelChain
+from agentops.runtime.providers.oauth2 import ClientCredentials, OAuth2Auth
+from agentops.telemetry.logging import get_logger
+from agentops.values.clock import Clock
+
+log = get_logger("runtime.models")
+
+OPENROUTER_URL = "https://openrouter.ai/api/v1"
+SUPPORTED = ("openaicompat", "openai", "openrouter")
+TIMEOUT = httpx2.Timeout(300.0, connect=10.0, write=60.0, pool=10.0)
+"""Reading waits five minutes: local models think long before the first token."""
+
+
+@frozen
+class ModelRef:
+    """A model reference with its provider found."""
+
+    provider: ProviderConfig
+    model: str
+
+
+def api_key_variable(provider: ProviderConfig) -> str:
+    """The environment variable of the provider's key: what config.json says, else `<NAME>_API_KEY`."""
+    return provider.api_key_env or re.sub(r"[^A-Za-z0-9]", "_", provider.name).upper() + "_API_KEY"
+
+
+def resolve_model(reference: str, config: RuntimeConfig, field: str) -> ModelRef:
+    """Split `provider/model` at the first slash.
+
+    A prefix that is no provider makes the whole text a model of `primaryProvider` when that is set,
+    or when the only candidate is an openrouter account (whose model ids contain slashes); otherwise
+    it is a ConfigFault, because a typo would else reach the wrong account.
+    """
+    if not config.providers:
+        raise ConfigFault("providers: the agent has no provider; bind one in spec.providers")
+    if not reference:
+        raise ConfigFault(f"{field}: no model is set; write provider/model in spec.model")
+    by_name = {provider.name: provider for provider in config.providers}
+    if config.primary_provider is not None and config.primary_provider not in by_name:
+        raise ConfigFault(
+            f"primaryProvider: {config.primary_provider!r} is not among the bound providers {sorted(by_name)}"
+        )
+    primary = by_name[config.primary_provider] if config.primary_provider else config.providers[0]
+    prefix, slash, model = reference.partition("/")
+    if slash and prefix in by_name:
+        if not model:
+            raise ConfigFault(f"{field}: {reference!r} names a provider but no model")
+        return ModelRef(by_name[prefix], model)
+    if slash and config.primary_provider is None and primary.type != "openrouter":
+        raise ConfigFault(
+            f"{field}: {reference!r} begins with {prefix!r}, which is not among the bound providers {sorted(by_name)}; "
+            "fix the prefix, or set primaryProvider to take the whole text as its model"
+        )
+    return ModelRef(primary, reference)
+
+
+class AdapterFactory:
+    """Builds one adapter per provider name. `http_client` makes a client of the runtime's network."""
+
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        http_client: Callable[..., httpx2.AsyncClient],
+        clock: Clock,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._env = env
+        self._http_client = http_client
+        self._clock = clock
+        self._new_id = new_id
+        self._built: dict[str, Adapter] = {}
+
+    def adapter(self, provider: ProviderConfig) -> Adapter:
+        """Raises ConfigFault when the provider's type, URL, key or SDK is missing."""
+        if provider.name not in self._built:
+            self._built[provider.name] = self._build(provider)
+        return self._built[provider.name]
+
+    def chain(self, config: RuntimeConfig) -> ModelChain:
+        """The primary model and every usable fallback. Raises ConfigFault for the primary only."""
+        primary = self._bind(config.primary_model, config, "primaryModel")
+        models = [primary]
+        for index, reference in enumerate(config.fallback_models):
+            try:
+                models.append(self._bind(reference, config, f"fallbackModels[{index}]"))
+            except ConfigFault as fault:
+                log.warning("model.fallback_unusable", model=reference, error=str(fault))
+        return ModelChain(tuple(models), self._clock)
+
+    def _bind(self, reference: str, config: RuntimeConfig, field: str) -> BoundModel:
+        ref = resolve_model(reference, config, field)
+        return BoundModel(self.adapter(ref.provider), ref.model)
+
+    def _build(self, provider: ProviderConfig) -> Adapter:
+        if provider.type not in SUPPORTED:
+            raise ConfigFault(
+                f"provider {provider.name}: type {provider.type!r} is not served by this runtime yet; "
+                f"use one of {', '.join(SUPPORTED)}"
+            )
+        if provider.type == "openaicompat" and not provider.base_url:
+            raise ConfigFault(f"provider {provider.name}: type openaicompat needs baseURL")
+        variable = api_key_variable(provider)
+        key = self._env.get(variable, "").strip()
+        needs_key = provider.oauth2 is None and (provider.type != "openaicompat" or provider.api_key_env is not None)
+        if needs_key and not key:
+            raise ConfigFault(
+                f"provider {provider.name}: environment variable {variable} is empty or not set; "
+                "check the Secret named in the Provider's apiKeySecret"
+            )
+        try:
+            from agentops.runtime.providers.openaicompat import OpenAICompatAdapter
+
+            return OpenAICompatAdapter(
+                provider.name,
+                kind=provider.type,
+                base_url=provider.base_url or (OPENROUTER_URL if provider.type == "openrouter" else None),
+                api_key="" if provider.oauth2 else key,
+                key_source=(
+                    f"the client of {provider.oauth2.token_url}"
+                    if provider.oauth2
+                    else f"environment variable {variable} (the Provider's apiKeySecret)"
+                ),
+                http_client=self._http_client(timeout=TIMEOUT, auth=self._auth(provider)),
+                organization=provider.organization,
+                project=provider.project,
+                headers=provider.headers,
+                extra_body=_call_defaults(provider),
+                new_id=self._new_id,
+            )
+        except ImportError as error:
+            raise ConfigFault(
+                f"provider {provider.name}: the openai package cannot be imported ({error}); "
+                "install agentops-platform[runtime]"
+            ) from error
+
+    def _auth(self, provider: ProviderConfig) -> OAuth2Auth | None:
+        if provider.oauth2 is None:
+            return None
+        values = []
+        for variable in (provider.oauth2.client_id_env, provider.oauth2.client_secret_env):
+            value = self._env.get(variable, "").strip()
+            if not value:
+                raise ConfigFault(f"provider {provider.name}: environment variable {variable} is empty or not set")
+            values.append(value)
+        credentials = ClientCredentials(
+            provider.oauth2.token_url, values[0], values[1], provider.oauth2.scopes, provider.oauth2.audience
+        )
+        return OAuth2Auth(provider.name, credentials, self._clock)
+
+
+def _call_defaults(provider: ProviderConfig) -> dict[str, Any]:
+    """The `openai` block of callDefaults as request fields."""
+    defaults = provider.call_defaults.get("openai", {})
+    names = {"reasoningEffort": "reasoning_effort", "serviceTier": "service_tier"}
+    return {wire: defaults[key] for key, wire in names.items() if defaults.get(key)}

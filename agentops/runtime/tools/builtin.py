@@ -1,0 +1,54 @@
+"""The tools config.json's `builtinTools` can switch on, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import httpx2
+
+from agentops.runtime.tools.base import Tool
+from agentops.runtime.tools.bash import BashTool
+from agentops.runtime.tools.fetch import FetchTool
+from agentops.runtime.tools.files import EditTool, LsTool, ReadTool, WriteTool
+from agentops.runtime.tools.search import GlobTool, GrepTool, find_ripgrep
+from agentops.runtime.tools.workspace import Workspace
+from agentops.telemetry.logging import get_logger
+from agentops.values.clock import Clock
+
+log = get_logger("runtime.tools")
+
+NAMES = ("bash", "read", "write", "edit", "ls", "grep", "glob", "fetch")
+
+
+def builtin_tools(
+    names: Sequence[str],
+    *,
+    workspace: Workspace,
+    env: Mapping[str, str],
+    http: httpx2.AsyncClient,
+    clock: Clock,
+    max_result_chars: int,
+) -> list[Tool]:
+    """The tools of `names`, once each, in that order. Names that are no built-in are logged and left out."""
+    tools: list[Tool] = []
+    for name in dict.fromkeys(names):
+        match name:
+            case "bash":
+                tools.append(BashTool(workspace, env, clock, max_result_chars))
+            case "read":
+                tools.append(ReadTool(workspace))
+            case "write":
+                tools.append(WriteTool(workspace))
+            case "edit":
+                tools.append(EditTool(workspace))
+            case "ls":
+                tools.append(LsTool(workspace))
+            case "grep":
+                tools.append(GrepTool(workspace, env, max_result_chars, find_ripgrep(env)))
+            case "glob":
+                tools.append(GlobTool(workspace))
+            case "fetch":
+                tools.append(FetchTool(http))
+            case _:
+                log.warning("tools.unknown_builtin", tool=name, known=NAMES)
+    return tools
