@@ -1,0 +1,473 @@
+"""Processes of containers: starting, signalling, ending and reaping them.
+
+Every program is started through `launch.py` in its own session, dies with the plane (PR_SET_PDEATHSIG)
+and is waited for through a pidfd, so no thread and no child watcher is involved. The plane is a subreaper:
+orphans of a container become its children, and `ProcessTable.run` reaps or ends them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from signal import SIGKILL
+from typing import Protocol
+
+import anyio
+from attrs import frozen
+
+from agentops.local.kubelet import strays
+from agentops.local.kubelet.errors import StartError
+from agentops.telemetry.logging import get_logger
+from agentops.values.clock import Clock
+
+log = get_logger("kubelet.process")
+
+_LAUNCH = str(Path(__file__).with_name("launch.py"))
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
+_SWEEP_S = 5.0
+_FORGOTTEN_S = 30.0
+"""A zombie child nobody has collected for so long was inherited, not started by someone here."""
+_DRAIN_S = 1.0
+
+
+@frozen(slots=True)
+class Command:
+    """What to execute on this machine: nothing of a pod's view is left in it."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+
+
+Sink = Callable[[str, bytes], Awaitable[None]]
+
+
+class Process(Protocol):
+    """A started program, as containers and exec sessions see it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    async def pump(self, sink: Sink) -> None:
+        """Give ("stdout"|"stderr", bytes) to `sink` until the program has ended and its output is drained."""
+        ...
+
+    async def write_stdin(self, data: bytes) -> None: ...
+
+    async def close_stdin(self) -> None: ...
+
+    def resize(self, width: int, height: int) -> None: ...
+
+    def signal(self, number: int) -> None:
+        """To the program alone, as a container runtime does: its children are its own to stop."""
+        ...
+
+    def kill_tree(self) -> None:
+        """SIGKILL to the program and what descends from it; nothing when it has ended."""
+        ...
+
+    async def wait(self) -> int:
+        """The exit code; 128+n for signal n. Any number of waiters."""
+        ...
+
+    def close(self) -> None:
+        """Release the descriptors, once nobody reads or writes any more."""
+        ...
+
+
+class Spawner(Protocol):
+    """Starts programs. Raises StartError."""
+
+    async def spawn(
+        self, command: Command, *, root: str, stdin: bool = False, tty: bool = False, pidfile: Path | None = None
+    ) -> Process:
+        """Returns once the program is executing.
+
+        `root` is the AGENTOPS_ROOT that marks its descendants. With a `pidfile` it is a container: everything
+        with that root ends with it.
+        """
+        ...
+
+
+class _Reader:
+    """Reads a pipe or a terminal without blocking the loop."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end."""
+        while self._fd >= 0:
+            try:
+                return os.read(self._fd, 65536)
+            except BlockingIOError:
+                try:
+                    await anyio.wait_readable(self._fd)
+                except (anyio.ClosedResourceError, ValueError):
+                    return b""
+            except OSError:
+                # EIO: the last program on the terminal is gone.
+                return b""
+        return b""
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            anyio.notify_closing(fd)
+            os.close(fd)
+
+
+class _Writer:
+    """Writes to a pipe or a terminal without blocking the loop."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._lock = anyio.Lock()
+
+    async def write(self, data: bytes) -> None:
+        """Everything, or nothing more once the other end is gone."""
+        view = memoryview(data)
+        async with self._lock:
+            while view and self._fd >= 0:
+                try:
+                    view = view[os.write(self._fd, view) :]
+                except BlockingIOError:
+                    try:
+                        await anyio.wait_writable(self._fd)
+                    except (anyio.ClosedResourceError, ValueError):
+                        return
+                except OSError:
+                    return
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            anyio.notify_closing(fd)
+            os.close(fd)
+
+
+class HostProcess:
+    """A program started by `ProcessTable`, which also runs `watch`."""
+
+    def __init__(
+        self,
+        popen: subprocess.Popen[bytes],
+        *,
+        root: str,
+        container: bool,
+        streams: Mapping[str, _Reader],
+        stdin: _Writer | None,
+        terminal: int = -1,
+    ) -> None:
+        self.pid = popen.pid
+        self.root = root
+        self.scope = anyio.CancelScope(shield=True)
+        self._container = container
+        self._popen = popen
+        self._streams = streams
+        self._stdin = stdin
+        self._terminal = terminal
+        self._code: int | None = None
+        self._done = anyio.Event()
+
+    async def watch(self) -> None:
+        """Wait for the program through a pidfd, end what a container leaves behind, publish the exit code."""
+        fd = os.pidfd_open(self.pid)
+        try:
+            await anyio.wait_readable(fd)
+        finally:
+            anyio.notify_closing(fd)
+            os.close(fd)
+        if self._container:
+            # Before the exit status is collected: until then nobody else can get this pid as a session.
+            await self._end_descendants()
+        self.collect()
+
+    def collect(self) -> None:
+        """Take the exit status, if there is one."""
+        code = self._popen.poll()
+        if code is not None:
+            self._code = 128 - code if code < 0 else code
+            self._done.set()
+
+    async def _end_descendants(self) -> None:
+        for _ in range(100):
+            if not strays.kill_round({self.pid}, self.root):
+                return
+            await anyio.sleep(0.02)
+        log.warning("kubelet.strays_survive", root=self.root)
+
+    @property
+    def exited(self) -> bool:
+        return self._done.is_set()
+
+    async def wait(self) -> int:
+        await self._done.wait()
+        assert self._code is not None
+        return self._code
+
+    async def pump(self, sink: Sink) -> None:
+        async def copy(name: str, reader: _Reader) -> None:
+            while data := await reader.read():
+                await sink(name, data)
+
+        async def copy_all() -> None:
+            async with anyio.create_task_group() as copies:
+                for name, reader in self._streams.items():
+                    copies.start_soon(copy, name, reader)
+            drained.set()
+
+        drained = anyio.Event()
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(copy_all)
+            await self.wait()
+            # What left the process group may hold the pipes open for ever; the program is over nevertheless.
+            with anyio.move_on_after(_DRAIN_S):
+                await drained.wait()
+            tg.cancel_scope.cancel()
+
+    async def write_stdin(self, data: bytes) -> None:
+        if self._stdin is not None:
+            await self._stdin.write(data)
+
+    async def close_stdin(self) -> None:
+        if self._stdin is None:
+            return
+        if self._terminal >= 0:
+            # A terminal has no end of file; ^D says it to a program that reads lines.
+            await self._stdin.write(b"\x04")
+        else:
+            self._stdin.close()
+
+    def resize(self, width: int, height: int) -> None:
+        if self._terminal >= 0 and 0 < width < 65536 and 0 < height < 65536:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def signal(self, number: int) -> None:
+        # Not reaped yet, so the pid still is this program's.
+        if self._popen.returncode is None:
+            strays.send(self.pid, number)
+
+    def kill_tree(self) -> None:
+        if self._popen.returncode is None:
+            strays.kill_round({self.pid}, "")
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        for reader in self._streams.values():
+            reader.close()
+        if self._stdin is not None:
+            self._stdin.close()
+
+
+class ProcessTable:
+    """All programs of one plane. `async with` it: leaving ends them all, and their orphans."""
+
+    def __init__(self, pods_dir: Path, clock: Clock) -> None:
+        self._pods_dir = pods_dir
+        self._clock = clock
+        self._running: dict[int, HostProcess] = {}
+        self._sessions: set[int] = set()
+        self._zombies: dict[strays.Stat, float] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[ProcessTable]:
+        """End what an earlier plane left, start the watchdog, adopt orphans; on leaving end everything."""
+        found = await anyio.to_thread.run_sync(strays.end_leftovers, self._pods_dir)
+        if found:
+            log.info("kubelet.leftovers_ended", processes=found)
+        with _subreaper(), _watchdog(self._pods_dir):
+            async with anyio.create_task_group() as tg:
+                self._tasks = tg
+                tg.start_soon(self._sweep_forever)
+                try:
+                    yield self
+                finally:
+                    self._tasks = None
+                    with anyio.CancelScope(shield=True):
+                        await self.end_all()
+                    tg.cancel_scope.cancel()
+
+    async def spawn(
+        self, command: Command, *, root: str, stdin: bool = False, tty: bool = False, pidfile: Path | None = None
+    ) -> HostProcess:
+        """Start a program (see `Spawner`)."""
+        if self._tasks is None:
+            raise StartError("the kubelet is not running")
+        with anyio.CancelScope(shield=True):
+            process, error_fd = _start(command, root=root, container=pidfile is not None, stdin=stdin, tty=tty)
+            self._running[process.pid] = process
+            self._sessions.add(process.pid)
+            if pidfile is not None:
+                pidfile.parent.mkdir(parents=True, exist_ok=True)
+                strays.write_pidfile(pidfile, process.pid)
+            self._tasks.start_soon(self._watch, process)
+            errors = _Reader(error_fd)
+            try:
+                message = await errors.read()
+            finally:
+                errors.close()
+            if message:
+                await process.wait()
+                process.close()
+                raise StartError(message.decode("utf-8", "replace"))
+        return process
+
+    async def end_all(self) -> None:
+        """SIGKILL to everything, until nothing is left."""
+        for _ in range(100):
+            alive = strays.kill_round(set(self._running), str(self._pods_dir))
+            if not alive:
+                break
+            await anyio.sleep(0.02)
+        else:
+            log.warning("kubelet.strays_survive", root=str(self._pods_dir))
+        for process in list(self._running.values()):
+            process.scope.cancel()
+            process.collect()
+
+    async def _watch(self, process: HostProcess) -> None:
+        # Shielded: a plane that stops still wants to see its containers end.
+        with process.scope:
+            await process.watch()
+        self._running.pop(process.pid, None)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await self._clock.sleep(_SWEEP_S)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Reap inherited zombies, and end orphans whose container is over."""
+        me, now = os.getpid(), self._clock.boottime()
+        processes = strays.snapshot()
+        roots = {process.root for process in self._running.values()}
+        zombies: dict[strays.Stat, float] = {}
+        for stat in processes.values():
+            if stat.ppid != me or stat.pid in self._running:
+                continue
+            if stat.zombie:
+                first_seen = self._zombies.get(stat, now)
+                if stat.sid in self._sessions or now - first_seen > _FORGOTTEN_S:
+                    strays.reap(stat.pid)
+                else:
+                    zombies[stat] = first_seen
+                continue
+            root = strays.pod_root(stat.pid)
+            if root and strays.below(root, str(self._pods_dir)) and root not in roots:
+                strays.send(stat.pid, SIGKILL)
+        self._zombies = zombies
+        self._sessions &= {stat.sid for stat in processes.values()} | set(self._running)
+
+
+def _start(command: Command, *, root: str, container: bool, stdin: bool, tty: bool) -> tuple[HostProcess, int]:
+    """Fork and exec the launcher; the descriptor tells whether the program itself could be executed."""
+    opened: list[int] = []
+    child_side: list[int] = []
+
+    def pipe() -> tuple[int, int]:
+        reader, writer = os.pipe()
+        opened.extend((reader, writer))
+        return reader, writer
+
+    try:
+        error_read, error_write = pipe()
+        child_side.append(error_write)
+        streams: dict[str, _Reader] = {}
+        stdin_writer: _Writer | None = None
+        terminal = -1
+        if tty:
+            terminal, slave = pty.openpty()
+            opened.extend((terminal, slave))
+            child_side.append(slave)
+            child_in = child_out = child_err = slave
+            keyboard = os.dup(terminal)
+            opened.append(keyboard)
+            streams["stdout"] = _Reader(terminal)
+            stdin_writer = _Writer(keyboard)
+        else:
+            out_read, child_out = pipe()
+            err_read, child_err = pipe()
+            child_side.extend((child_out, child_err))
+            streams = {"stdout": _Reader(out_read), "stderr": _Reader(err_read)}
+            if stdin:
+                child_in, in_write = pipe()
+                stdin_writer = _Writer(in_write)
+            else:
+                child_in = os.open(os.devnull, os.O_RDONLY)
+                opened.append(child_in)
+            child_side.append(child_in)
+        launcher = [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), str(error_write), "1" if tty else "0"]
+        popen = subprocess.Popen(
+            [*launcher, str(command.cwd), "--", *command.argv],
+            stdin=child_in,
+            stdout=child_out,
+            stderr=child_err,
+            env=dict(command.env),
+            start_new_session=True,
+            pass_fds=(error_write,),
+        )
+    except OSError as error:
+        for fd in opened:
+            os.close(fd)
+        raise StartError(f'exec: "{command.argv[0] if command.argv else ""}": {error.strerror or error}') from error
+    for fd in child_side:
+        os.close(fd)
+    process = HostProcess(popen, root=root, container=container, streams=streams, stdin=stdin_writer, terminal=terminal)
+    return process, error_read
+
+
+@contextmanager
+def _subreaper() -> Iterator[None]:
+    """Orphaned descendants become children of this process instead of init's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = ctypes.c_int(0)
+    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
+
+
+@contextmanager
+def _watchdog(pods_dir: Path) -> Iterator[None]:
+    """A process of its own that ends the pods when this one is killed."""
+    reader, writer = os.pipe()
+    try:
+        watchdog = subprocess.Popen(
+            [sys.executable, "-I", "-S", strays.__file__, str(pods_dir)],
+            stdin=reader,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={},
+        )
+    finally:
+        os.close(reader)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(writer, b"q")
+        os.close(writer)
+        try:
+            watchdog.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            watchdog.kill()
+            watchdog.wait()
