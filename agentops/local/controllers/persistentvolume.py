@@ -247,7 +247,7 @@ class VolumeController:
                 claim = await self._client.live.get(PVC, ref["name"], ref["namespace"])
             except NotFound:
                 return True
-        return uid_of(claim) != ref["uid"]
+        return uid_of(claim) != str(ref["uid"])
 
     async def _reclaim(self, volume: Object) -> None:
         if not is_ours(volume):

@@ -533,11 +533,7 @@ def _same_template(condition: Mapping[str, Any] | None, what: str) -> bool:
 
 def _complete(deployment: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     desired = replicas_of(deployment)
-    return (
-        status.get("updatedReplicas", 0) == desired
-        and status.get("replicas", 0) == desired
-        and status.get("availableReplicas", 0) == desired
-    )
+    return all(status.get(n, 0) == desired for n in ("updatedReplicas", "replicas", "availableReplicas"))
 
 
 def _progressed(deployment: Mapping[str, Any], status: Mapping[str, Any]) -> bool:

@@ -99,7 +99,8 @@ def endpoints_for(service: Mapping[str, Any], pods: Iterable[Object]) -> Object:
     """The legacy Endpoints object: ready addresses apart from the others; pods on their way out are in neither."""
     subsets = []
     for group in _groups(service, [p for p in pods if not is_deleting(p)]):
-        ready, waiting = [], []
+        ready: list[Object] = []
+        waiting: list[Object] = []
         for pod in group.pods:
             address: Object = {"ip": pod["status"]["podIP"], "targetRef": _target_ref(pod)}
             if pod["spec"].get("nodeName"):
