@@ -1,1 +1,1 @@
-"""Clients of our own services: agent pods, the memory service, and runs as a person follows them."""
+"""Clients of the roles that serve HTTP, for the roles that call them."""

@@ -1,0 +1,131 @@
+"""The HTTP API of one agent pod, as a caller sees it.
+
+Every call is one request: whether to try again is the caller's decision, because a prompt must never be
+executed twice. What is safe follows from the error (see `clients.errors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeVar
+
+import httpx2
+import orjson
+
+from agentops.api.codec import WireError, dumps, loads
+from agentops.api.runs import RUN_NAME_HEADER, TOKEN_HEADER, AcceptedRun, PromptRequest, RunRecord
+from agentops.clients.errors import Busy, NotFound, NotSent, Refused, RuntimeClientError, Unanswered, Unauthorized
+
+REQUEST_TIMEOUT_S = 10.0
+_T = TypeVar("_T")
+_BODY_LIMIT = 1024 * 1024
+_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
+
+class RuntimeClient:
+    """Talks to `base_url` (`http://<pod IP>:4096`) with a bearer. `http` belongs to the caller."""
+
+    def __init__(self, http: httpx2.AsyncClient, base_url: str, token: str | None) -> None:
+        self._http = http
+        self._base_url = base_url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}", TOKEN_HEADER: token} if token else {}
+
+    async def start(self, run: str, prompt: str, headers: Mapping[str, str] | None = None) -> AcceptedRun:
+        """Ask for an asynchronous run. Idempotent by `run` as long as the pod's state lives.
+
+        Raises NotSent, Unanswered, Busy, Unauthorized or Refused.
+        """
+        sent = {
+            **(headers or {}),
+            "Content-Type": "application/json",
+            "Prefer": "respond-async",
+            RUN_NAME_HEADER: run,
+        }
+        response = await self._request("POST", "/prompt", content=dumps(PromptRequest(prompt=prompt)), headers=sent)
+        if response.status_code != 202:
+            raise Unanswered(
+                f"POST {self._base_url}/prompt answered {response.status_code} where 202 was expected: the runtime "
+                "does not do asynchronous runs; use the image of this release"
+            )
+        return _parse(AcceptedRun, response)
+
+    async def run(self, name: str) -> RunRecord:
+        """The record of a run. Raises NotFound when there is none, else as `start`."""
+        return _parse(RunRecord, await self._request("GET", f"/runs/{name}"))
+
+    async def abort(self, run: str) -> None:
+        """Stop the turn of `run`. Nothing happens when another run, or none, is the current one."""
+        await self._request("DELETE", "/abort", headers={RUN_NAME_HEADER: run})
+
+    async def events(self, name: str, after: int | None = None) -> AsyncIterator[dict[str, Any]]:
+        """The run's FEP events from the start, or after sequence number `after`, until the stream ends."""
+        headers = {**self._headers, "Accept": "text/event-stream"}
+        if after is not None:
+            headers["Last-Event-ID"] = str(after)
+        timeout = httpx2.Timeout(REQUEST_TIMEOUT_S, read=60.0)
+        url = f"{self._base_url}/runs/{name}/events"
+        try:
+            async with self._http.stream("GET", url, headers=headers, timeout=timeout) as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                    _raise_refusal(response, "GET", url)
+                async for line in response.aiter_lines():
+                    if line.startswith("data:"):
+                        yield orjson.loads(line[5:])
+        except _NOT_SENT as error:
+            raise NotSent(f"GET {url}: no connection ({error})") from error
+        except httpx2.HTTPError as error:
+            raise Unanswered(f"GET {url}: {_said(error)}") from error
+
+    async def _request(
+        self, method: str, path: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> httpx2.Response:
+        url = self._base_url + path
+        try:
+            response = await self._http.request(
+                method, url, content=content, headers={**self._headers, **(headers or {})}, timeout=REQUEST_TIMEOUT_S
+            )
+        except _NOT_SENT as error:
+            raise NotSent(f"{method} {url}: no connection ({_said(error)})") from error
+        except httpx2.HTTPError as error:
+            raise Unanswered(f"{method} {url}: {_said(error)}") from error
+        if response.status_code >= 400:
+            _raise_refusal(response, method, url)
+        return response
+
+
+def _raise_refusal(response: httpx2.Response, method: str, url: str) -> None:
+    status = response.status_code
+    message = f"{method} {url} answered {status}: {_error_text(response)}"
+    if status in (429, 503):
+        raise Busy(message, status)
+    if status in (401, 403):
+        raise Unauthorized(message, status)
+    if status == 404:
+        raise NotFound(message, status)
+    raise Refused(message, status)
+
+
+def _error_text(response: httpx2.Response) -> str:
+    body = response.content[:_BODY_LIMIT]
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        parsed = None
+    if isinstance(parsed, dict) and isinstance(parsed.get("error"), str):
+        return str(parsed["error"])
+    return body.decode("utf-8", "replace").strip()[:500] or "no explanation"
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _parse(cls: type[_T], response: httpx2.Response) -> _T:
+    try:
+        return loads(cls, response.content)
+    except WireError as error:
+        raise Unanswered(f"{response.request.method} {response.request.url} answered with {error}") from error
+
+
+__all__ = ["REQUEST_TIMEOUT_S", "RuntimeClient", "RuntimeClientError"]

@@ -1,0 +1,124 @@
+"""Does a Provider's endpoint answer, and does it take the key? Asked in the background, told in a condition.
+
+A Provider is asked once per generation and Secret change, then every five minutes. It never holds
+anything back: clusters that forbid the operator egress see `EndpointReachable` False, and agents run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import anyio
+import anyio.abc
+import httpx2
+from attrs import field, frozen
+
+from agentops.controller import Request
+from agentops.operator.words import Reason
+from agentops.values.clock import Clock
+
+TIMEOUT_S = 5.0
+INTERVAL_S = 300.0
+
+
+@frozen(slots=True, kw_only=True)
+class Probe:
+    """One question. `fingerprint` is what it was asked about: another one is another question."""
+
+    request: Request
+    fingerprint: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    authenticated: bool
+    """Whether `headers` hold credentials; without, 401 is an expected answer."""
+    fix: str
+    """What to do about 401, naming object and field."""
+
+
+@frozen(slots=True, kw_only=True)
+class Finding:
+    """The last answer. `status` None is Unknown."""
+
+    fingerprint: str
+    status: bool | None
+    reason: Reason
+    message: str
+    at_s: float
+    """Boot time, seconds."""
+
+
+class EndpointProber:
+    """Add `run` to the manager; ask and read from the reconciler. One question per Provider at a time."""
+
+    def __init__(self, http: Callable[[], httpx2.AsyncClient], wake: Callable[[Request], None], clock: Clock) -> None:
+        self._http = http
+        self._wake = wake
+        self._clock = clock
+        self._send, self._receive = anyio.create_memory_object_stream[Probe](math.inf)
+        self._asked: dict[Request, str] = {}
+        self._findings: dict[Request, Finding] = {}
+
+    def finding(self, request: Request, fingerprint: str) -> Finding | None:
+        """The answer to that very question, however old; None when there is none yet."""
+        found = self._findings.get(request)
+        return found if found is not None and found.fingerprint == fingerprint else None
+
+    def due_in_s(self, request: Request, fingerprint: str) -> float:
+        """Seconds until the question should be asked again; 0 is now."""
+        found = self.finding(request, fingerprint)
+        return 0.0 if found is None else max(0.0, found.at_s + INTERVAL_S - self._clock.boottime())
+
+    def ask(self, probe: Probe) -> None:
+        """Ask in the background; the answer wakes the Provider. The same question is not asked twice at once."""
+        if self._asked.get(probe.request) != probe.fingerprint:
+            self._asked[probe.request] = probe.fingerprint
+            self._send.send_nowait(probe)
+
+    def forget(self, request: Request) -> None:
+        self._asked.pop(request, None)
+        self._findings.pop(request, None)
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled."""
+        async with self._http() as http, anyio.create_task_group() as tasks:
+            task_status.started()
+            async for probe in self._receive:
+                tasks.start_soon(self._answer, http, probe)
+
+    async def _answer(self, http: httpx2.AsyncClient, probe: Probe) -> None:
+        status, reason, message = await check(http, probe)
+        if self._asked.get(probe.request) != probe.fingerprint:
+            return
+        del self._asked[probe.request]
+        self._findings[probe.request] = Finding(
+            fingerprint=probe.fingerprint,
+            status=status,
+            reason=reason,
+            message=message,
+            at_s=self._clock.boottime(),
+        )
+        self._wake(probe.request)
+
+
+async def check(http: httpx2.AsyncClient, probe: Probe) -> tuple[bool, Reason, str]:
+    """One GET. Any answer below 500 but 401 and 403 shows that somebody listens and lets us in."""
+    try:
+        with anyio.fail_after(TIMEOUT_S):
+            response = await http.get(probe.url, headers=dict(probe.headers), timeout=TIMEOUT_S)
+    except TimeoutError:
+        return False, Reason.UNREACHABLE, f"GET {probe.url}: no answer within {TIMEOUT_S:g} s; {_CHECK_URL}"
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
+        said = str(error) or type(error).__name__
+        return False, Reason.UNREACHABLE, f"GET {probe.url}: {said}; {_CHECK_URL}"
+    code = response.status_code
+    if code in (401, 403) and probe.authenticated:
+        return False, Reason.UNAUTHORIZED, f"GET {probe.url} answered {code}; {probe.fix}"
+    if code in (401, 403):
+        return True, Reason.REACHABLE, f"{probe.url} answers, and asks for the credentials that agents send"
+    if code >= 500:
+        return False, Reason.UNREACHABLE, f"GET {probe.url} answered {code}; {_CHECK_URL}"
+    return True, Reason.REACHABLE, f"{probe.url} answers"
+
+
+_CHECK_URL = "check spec.endpoint.baseURL and that the server runs"

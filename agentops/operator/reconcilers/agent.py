@@ -1,0 +1,354 @@
+"""Agent: its children, what they are made from, and whether it can be used.
+
+Guarantees
+    A blocker (a missing Provider, Secret or file) and an invalid spec hold back the first creation and
+    roll-outs only: children that exist are kept as they were last rendered. After a restart of the
+    operator that memory is gone, and until the blocker goes the roll-out's children are left alone.
+    Objects of somebody else are never touched.
+
+Caveats
+    Nothing watches objects without our labels, so one in the way is looked at again every minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, field
+
+from agentops.api import labels
+from agentops.api.conditions import AgentPhase, ConditionType
+from agentops.api.conditions import Reason as ApiReason
+from agentops.api.kinds import AGENT
+from agentops.api.objects import decode
+from agentops.api.types import Agent
+from agentops.controller import Client, EventRecorder, ForeignObject, Request, Result
+from agentops.controller.owners import is_controlled_by
+from agentops.kube.errors import ApiError, NotFound
+from agentops.kube.kinds import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    NETWORK_POLICY,
+    POD,
+    PVC,
+    ROLE,
+    ROLE_BINDING,
+    SERVICE,
+    SERVICE_ACCOUNT,
+)
+from agentops.operator import plan
+from agentops.operator.children import ChildWriter
+from agentops.operator.objects import names
+from agentops.operator.objects.deployment import selector
+from agentops.operator.objects.env import Endpoints
+from agentops.operator.objects.meta import child_labels
+from agentops.operator.objects.security import compute_violations
+from agentops.operator.plan import Manifest, Rendering
+from agentops.operator.reconcilers.fields import report_fields
+from agentops.operator.review import Review, Reviewer
+from agentops.operator.rollout import Workload, observe
+from agentops.operator.secrets import TokenKeeper
+from agentops.operator.status import StatusDraft
+from agentops.operator.words import Condition, Reason
+from agentops.telemetry.logging import get_logger
+from agentops.values.clock import Clock
+from agentops.values.kinds import Kind
+from agentops.values.quantity import quantities_equal
+
+log = get_logger("operator.agent")
+
+SWEPT: tuple[Kind, ...] = (DEPLOYMENT, SERVICE, NETWORK_POLICY, ROLE_BINDING, ROLE, SERVICE_ACCOUNT, PVC)
+"""Kinds of children that a spec can stop wanting, in the order in which they are deleted."""
+FOREIGN_RETRY_S = 60.0
+
+
+@define(slots=True)
+class _Story:
+    """One reconcile: what was read and what came of it."""
+
+    obj: dict[str, Any]
+    agent: Agent
+    draft: StatusDraft
+    review: Review | None = None
+    rendering: Rendering | None = None
+    """What stands or is being rolled out; None when nothing may be made."""
+    children: list[Manifest] = field(factory=list)
+    problems: list[tuple[str, str]] = field(factory=list)
+    """(reason, message) of children that could not be applied."""
+    failure: Exception | None = None
+    """Why this reconcile must be tried again, once the status is written."""
+
+    @property
+    def blocked(self) -> bool:
+        return self.review is None or not self.review.complete
+
+
+class AgentReconciler:
+    """Daemons become a Deployment with everything around it, tasks a template for Jobs."""
+
+    def __init__(
+        self,
+        client: Client,
+        recorder: EventRecorder,
+        tokens: TokenKeeper,
+        clock: Clock,
+        *,
+        runtime_image: str,
+        endpoints: Endpoints,
+    ) -> None:
+        self._client = client
+        self._recorder = recorder
+        self._tokens = tokens
+        self._clock = clock
+        self._runtime_image = runtime_image
+        self._endpoints = endpoints
+        self._reviewer = Reviewer(client)
+        self._children = ChildWriter(client)
+        self._last_good: dict[Request, tuple[str, Rendering]] = {}
+
+    async def reconcile(self, request: Request) -> Result | None:
+        found = await self._client.try_get(AGENT, request.name, request.namespace)
+        if found is None or found["metadata"].get("deletionTimestamp"):
+            self._last_good.pop(request, None)  # the children go with the Agent, by their owner references
+            return None
+        story = self._open(found)
+        salt = await self._token(story)
+        if salt is not None:
+            story.review = await self._reviewer.review(story.agent, salt)
+            story.rendering = await self._render(story)
+            await self._apply(story)
+            await self._sweep(story)
+        await self._tell(story)
+        await story.draft.save(self._client)
+        if story.failure is not None:
+            raise story.failure
+        return Result(requeue_after=FOREIGN_RETRY_S) if story.problems else None
+
+    def _open(self, found: dict[str, Any]) -> _Story:
+        return _Story(obj=found, agent=decode(Agent, found), draft=StatusDraft(AGENT, found, self._clock.now()))
+
+    async def _token(self, story: _Story) -> bytes | None:
+        """The agent's bearer exists; returns the salt of its digests, or None when the Secret is not ours."""
+        labelled = child_labels(story.agent.metadata.name, labels.COMPONENT_TOKEN)
+        try:
+            values = await self._tokens.ensure(story.obj, labelled, (names.TOKEN_KEY, names.SALT_KEY))
+        except ForeignObject as error:
+            story.problems.append((ApiReason.FOREIGN_OBJECT, str(error)))
+            return None
+        return values[names.SALT_KEY]
+
+    async def _render(self, story: _Story) -> Rendering | None:
+        """The children of the roll-out: from current inputs, or the last good ones while something is in the way."""
+        assert story.review is not None
+        agent, request = story.agent, Request.of(story.obj)
+        if not story.review.complete:
+            uid, last_good = self._last_good.get(request, ("", None))
+            return last_good if uid == agent.metadata.uid else None
+        image = plan.resolve_image(agent, self._runtime_image)
+        rendering = plan.render(agent, story.review.inputs, image, self._endpoints)
+        self._last_good[request] = (agent.metadata.uid, rendering)
+        return rendering
+
+    async def _apply(self, story: _Story) -> None:
+        """Create what is missing, repair what drifted, write nothing that is as it should be."""
+        assert story.review is not None
+        if not story.review.problems:
+            story.children += plan.standing_children(story.agent)
+        if story.rendering is not None:
+            live = await self._rolled(story.agent)
+            if not plan.only_rendered_differently(story.rendering, story.agent, live):
+                self._announce(story, live)
+                story.children += story.rendering.children
+        for child in story.children:
+            try:
+                await self._children.ensure(child, story.obj)
+            except ForeignObject as error:
+                story.problems.append((ApiReason.FOREIGN_OBJECT, str(error)))
+            except ApiError as error:
+                what = f"{child['kind']} {child['metadata']['namespace']}/{child['metadata']['name']}"
+                story.problems.append((Reason.APPLY_FAILED, f"{what}: {error.message}"))
+                story.failure = story.failure or error
+
+    async def _rolled(self, agent: Agent) -> dict[str, Any] | None:
+        """The live object that says which inputs stand: the Deployment, or a task's ConfigMap."""
+        name, namespace = agent.metadata.name, agent.metadata.namespace
+        if agent.spec.mode == "daemon":
+            return await self._client.try_get(DEPLOYMENT, name, namespace)
+        return await self._client.try_get(CONFIG_MAP, names.config_map(name), namespace)
+
+    def _announce(self, story: _Story, live: Mapping[str, Any] | None) -> None:
+        assert story.rendering is not None
+        before = ((live or {}).get("metadata") or {}).get("annotations", {}).get(labels.CONFIG_HASH)
+        if live is not None and before != story.rendering.config_hash:
+            message = f"Configuration {story.rendering.config_hash} replaces {before}"
+            self._recorder.event(story.obj, "Normal", ApiReason.ROLLING_OUT, message)
+            log.info("agent.rollout", agent=str(Request.of(story.obj)), hash=story.rendering.config_hash)
+
+    async def _sweep(self, story: _Story) -> None:
+        """Delete children that the spec no longer wants: ours by label, and the Agent's by controller."""
+        assert story.review is not None
+        if story.review.problems:
+            return
+        wanted = plan.child_names(story.agent)
+        name, namespace = story.agent.metadata.name, story.agent.metadata.namespace
+        for kind in SWEPT:
+            there = await self._client.list(kind, namespace, labels={labels.AGENT: name})
+            for obj in there:
+                meta = obj["metadata"]
+                if (kind.kind, meta["name"]) in wanted or not is_controlled_by(obj, story.obj):
+                    continue
+                if not meta.get("deletionTimestamp"):
+                    await self._delete(kind, meta, story.obj)
+
+    async def _delete(self, kind: Kind, meta: Mapping[str, Any], owner: Mapping[str, Any]) -> None:
+        try:
+            await self._client.delete(kind, meta["name"], meta["namespace"], uid=meta["uid"])
+        except NotFound:
+            return
+        message = f"Deleted {kind.kind} {meta['name']}, which the spec no longer wants"
+        self._recorder.event(owner, "Normal", "ChildDeleted", message)
+        log.info("agent.child-deleted", kind=kind.kind, name=meta["name"], namespace=meta["namespace"])
+
+    # the status
+
+    async def _tell(self, story: _Story) -> None:
+        """Phase, conditions and the plain facts, all computed from what was just seen."""
+        agent, draft = story.agent, story.draft
+        workload = await self._workload(agent)
+        self._tell_dependencies(story)
+        self._tell_children(story)
+        await self._tell_storage(story)
+        self._tell_security(story)
+        report_fields(draft, agent, *_effectless(agent))
+        phase, reason, message = self._verdict(story, workload)
+        ready = phase in (AgentPhase.RUNNING, AgentPhase.READY)
+        if draft.condition(ConditionType.READY, ready, reason, message):
+            bad = phase is AgentPhase.FAILED or (story.blocked and not ready)
+            self._recorder.event(story.obj, "Warning" if bad else "Normal", reason, message)
+        draft.set(
+            phase=phase.value,
+            message=None if ready and not story.blocked else message,
+            observedGeneration=agent.metadata.generation,
+            activeModel=agent.spec.model,
+            linkedResources=dict(sorted(_links(agent).items())),
+            serviceURL=names.service_url(agent.metadata.name, agent.metadata.namespace)
+            if agent.spec.mode == "daemon"
+            else None,
+            storagePVC=names.storage(agent.metadata.name)
+            if agent.spec.mode == "daemon" and agent.spec.storage is not None
+            else None,
+        )
+        if story.rendering is not None and not story.problems:
+            draft.set(
+                configHash=story.rendering.config_hash,
+                runtimeImage=None if agent.spec.image else story.rendering.runtime_image,
+                observedUpgrade=story.rendering.upgrade,
+            )
+
+    async def _workload(self, agent: Agent) -> Workload | None:
+        """The Deployment and its pods, read; None for a task."""
+        if agent.spec.mode != "daemon":
+            return None
+        name, namespace = agent.metadata.name, agent.metadata.namespace
+        deployment = await self._client.try_get(DEPLOYMENT, name, namespace)
+        pods = await self._client.list(POD, namespace, labels=selector(name))
+        return observe(deployment, pods)
+
+    def _tell_dependencies(self, story: _Story) -> None:
+        review = story.review
+        if review is None:
+            return
+        draft = story.draft
+        if review.problems:
+            message = "; ".join(str(problem) for problem in review.problems)
+            if draft.condition(Condition.CONFIG_VALID, False, ApiReason.INVALID_SPEC, message):
+                self._recorder.event(story.obj, "Warning", ApiReason.INVALID_SPEC, message)
+        else:
+            draft.condition(Condition.CONFIG_VALID, True, ApiReason.VALID, "the spec is consistent")
+        for type_, good in (
+            (ConditionType.PROVIDERS_READY, ApiReason.CONFIGURED),
+            (ConditionType.DEPENDENCIES_READY, ApiReason.ALL_READY),
+        ):
+            blockers = [blocker for blocker in review.blockers if blocker.condition is type_]
+            if not blockers:
+                draft.condition(type_, True, good, "everything the spec names is there")
+                continue
+            message = "; ".join(blocker.message for blocker in blockers)
+            if draft.condition(type_, False, blockers[0].reason, message):
+                self._recorder.event(story.obj, "Warning", blockers[0].reason, message)
+
+    def _tell_children(self, story: _Story) -> None:
+        if not story.problems:
+            story.draft.condition(Condition.CHILDREN_READY, True, Reason.APPLIED, "every child is as it should be")
+            return
+        reason, message = story.problems[0][0], "; ".join(text for _, text in story.problems)
+        if story.draft.condition(Condition.CHILDREN_READY, False, reason, message):
+            self._recorder.event(story.obj, "Warning", reason, message)
+
+    async def _tell_storage(self, story: _Story) -> None:
+        """A claim keeps the size it was made with; say so when the spec says something else."""
+        agent, draft = story.agent, story.draft
+        claim = None
+        if agent.spec.mode == "daemon" and agent.spec.storage is not None:
+            claim = await self._client.try_get(PVC, names.storage(agent.metadata.name), agent.metadata.namespace)
+        if claim is None or agent.spec.storage is None:
+            draft.drop_condition(Condition.STORAGE_READY)
+            return
+        has = claim["spec"].get("resources", {}).get("requests", {}).get("storage", "")
+        if claim["metadata"].get("deletionTimestamp"):
+            message = (
+                f"PersistentVolumeClaim {claim['metadata']['name']} is being deleted; it is made anew when it is gone"
+            )
+            draft.condition(Condition.STORAGE_READY, False, Reason.TERMINATING, message)
+        elif quantities_equal(has, agent.spec.storage.size):
+            draft.condition(Condition.STORAGE_READY, True, Reason.CLAIMED, f"claimed {has}")
+        else:
+            message = (
+                f"spec.storage.size is {agent.spec.storage.size}, the claim keeps the {has} it was made with; "
+                "delete the Agent and create it anew to change the size"
+            )
+            draft.condition(Condition.STORAGE_READY, False, Reason.SIZE_FIXED, message)
+
+    def _tell_security(self, story: _Story) -> None:
+        violations = compute_violations(story.agent.spec.security)
+        if violations:
+            message = "; ".join(violations)
+            if story.draft.condition(
+                ConditionType.SECURITY_POLICY_VIOLATIONS, True, ApiReason.OVERRIDES_CLAMPED, message
+            ):
+                self._recorder.event(story.obj, "Warning", ApiReason.OVERRIDES_CLAMPED, message)
+        else:
+            message = "every wish is within the floor"
+            story.draft.condition(ConditionType.SECURITY_POLICY_VIOLATIONS, False, ApiReason.NO_VIOLATIONS, message)
+
+    def _verdict(self, story: _Story, workload: Workload | None) -> tuple[AgentPhase, str, str]:
+        """Phase, and reason and message of Ready."""
+        review, held = story.review, ""
+        if story.blocked:
+            held = review.summary if review is not None else "; ".join(text for _, text in story.problems)
+        if workload is not None and workload.running:
+            also = f"; held back, with the last good configuration serving: {held}" if held else ""
+            return AgentPhase.RUNNING, ApiReason.RUNNING, workload.message + also
+        if story.problems:
+            return AgentPhase.FAILED, story.problems[0][0], "; ".join(text for _, text in story.problems)
+        if review is not None and review.problems:
+            return AgentPhase.FAILED, ApiReason.INVALID_SPEC, held
+        if review is not None and review.blockers:
+            return AgentPhase.PENDING, review.blockers[0].reason, held
+        if workload is None:
+            return AgentPhase.READY, ApiReason.READY, "runs can be started"
+        phase = AgentPhase.FAILED if workload.failing else AgentPhase.PENDING
+        return phase, workload.reason, workload.message
+
+
+def _effectless(agent: Agent) -> list[str]:
+    """What this agent's mode takes the effect from."""
+    if agent.spec.mode == "daemon" and agent.spec.concurrency.max_runs > 1:
+        return ["spec.concurrency.maxRuns (a daemon answers one prompt at a time)"]
+    return []
+
+
+def _links(agent: Agent) -> dict[str, str]:
+    """Names of the children by kind, for people and the console."""
+    return dict(plan.child_names(agent))

@@ -1,0 +1,268 @@
+"""Runs of tasks: one Job per run, never retried; its last line of output is the result.
+
+Expected flow
+    status.jobName, startTime → Job → phase Running → Job ends → result from the log, else from the
+    termination message → status → the Job gets a TTL.
+
+Guarantees
+    A Job that has been seen, or may have existed before a restart, is never made again: when it is
+    gone, the run is over, reason JobLost. The Job outlives its result being read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from agentops.api import labels
+from agentops.api.conditions import ConditionType, RunPhase
+from agentops.api.conditions import Reason as ApiReason
+from agentops.api.types import Agent
+from agentops.controller import Client, EventRecorder, Result, RetryAfter
+from agentops.controller.owners import is_controlled_by, set_controller_reference
+from agentops.kube.errors import AlreadyExists, ApiError, BadRequest, Invalid, NotFound
+from agentops.kube.kinds import CONFIG_MAP, JOB, POD, SECRET
+from agentops.operator import plan
+from agentops.operator.joblog import read_task_result
+from agentops.operator.objects import names
+from agentops.operator.objects.env import Endpoints
+from agentops.operator.objects.job import TTL_AFTER_HARVEST_S, TaskRun, fits_inline, job, prompt_config_map
+from agentops.operator.results import Result as RunResult
+from agentops.operator.results import failure, from_task, parse_termination_message
+from agentops.operator.review import Reviewer
+from agentops.operator.rollout import container_failure
+from agentops.operator.run_work import RunWork, run_timeout_s
+from agentops.operator.secrets import decode_value
+from agentops.operator.words import Condition, Reason
+from agentops.telemetry.logging import get_logger
+
+log = get_logger("operator.task")
+
+STOP_AFTER_S = 180.0
+"""A Job whose pods do not go within their grace period and a minute is left behind."""
+
+
+class TaskRuns:
+    """See the module."""
+
+    def __init__(self, client: Client, recorder: EventRecorder, endpoints: Endpoints) -> None:
+        self._client = client
+        self._recorder = recorder
+        self._endpoints = endpoints
+        self._reviewer = Reviewer(client)
+        self._unconfirmed: set[str] = set()
+        """Uids of runs whose Job this process decided to make and has not seen yet."""
+
+    async def advance(self, work: RunWork, agent: Agent) -> RunResult | Result | None:
+        if work.run.status.job_name is None:
+            return await self._start(work, agent)
+        found = await self._job(work)
+        if found is None:
+            return await self._without_job(work, agent)
+        if not is_controlled_by(found, work.obj):
+            return failure(ApiReason.FOREIGN_OBJECT, f"Job {work.namespace}/{_name(work)} exists and is not this run's")
+        self._unconfirmed.discard(work.uid)
+        ended = _job_end(found)
+        if ended is not None:
+            return await self._harvest(work, ended)
+        await self._watch(work)
+        return None
+
+    async def stop(self, work: RunWork, agent: Agent | None) -> RunResult | Result | None:
+        stopping = work.draft.has(Condition.STOPPING) or {}
+        found = await self._job(work)
+        message = f"cancelled: {stopping.get('message', 'its Agent was deleted')}"
+        if found is None or not is_controlled_by(found, work.obj) or work.stopping_for_s() >= STOP_AFTER_S:
+            return failure(ApiReason.CANCELLED, message)
+        ended = _job_end(found)
+        if ended is not None and not found["metadata"].get("deletionTimestamp"):
+            result = await self._harvest(work, ended)
+            if result.succeeded:
+                return result
+        if not found["metadata"].get("deletionTimestamp"):
+            # Foreground: the Job is gone only when its pods are, and the slot is free only then.
+            await self._delete(found)
+        return Result(requeue_after=max(1.0, STOP_AFTER_S - work.stopping_for_s()))
+
+    async def let_go(self, work: RunWork) -> Result | None:
+        """The Job goes with the run, by its owner reference."""
+        return None
+
+    async def retire(self, work: RunWork) -> None:
+        """The result is in the status: the Job may go."""
+        self._unconfirmed.discard(work.uid)
+        if work.run.status.job_name is None:
+            return
+        found = await self._client.try_get(JOB, _name(work), work.namespace)
+        if found is None or not is_controlled_by(found, work.obj) or found["metadata"].get("deletionTimestamp"):
+            return
+        if found["spec"].get("ttlSecondsAfterFinished") is None:
+            patch = {"spec": {"ttlSecondsAfterFinished": TTL_AFTER_HARVEST_S}}
+            try:
+                await self._client.patch(JOB, _name(work), patch, work.namespace)
+            except NotFound:
+                return
+
+    # starting
+
+    async def _start(self, work: RunWork, agent: Agent) -> RunResult | Result | None:
+        work.draft.set(jobName=names.job(work.name), startTime=work.stamp(), model=agent.spec.model)
+        await work.save(self._client)
+        self._unconfirmed.add(work.uid)
+        return await self._create(work, agent)
+
+    async def _create(self, work: RunWork, agent: Agent) -> RunResult | Result | None:
+        """The Job, and before it the prompt, if that does not fit a variable."""
+        manifest = await self._manifest(work, agent)
+        if isinstance(manifest, str):
+            await self._take_back(work, manifest)
+        try:
+            if not fits_inline(work.run.spec.prompt):
+                await self._create_prompt(work)
+            set_controller_reference(work.obj, manifest)
+            await self._client.create(JOB, manifest)
+        except AlreadyExists:
+            return Result(requeue_after=0.1)
+        except (Invalid, BadRequest) as error:
+            return failure(Reason.JOB_REFUSED, f"Job {work.namespace}/{_name(work)} was refused: {error.message}")
+        except ApiError as error:
+            if error.code >= 500:
+                raise
+            await self._take_back(work, f"Job {work.namespace}/{_name(work)} was refused: {error.message}")
+        log.info("task.job-created", run=str(work.request))
+        self._recorder.event(work.obj, "Normal", "Started", f"Made Job {_name(work)}")
+        work.draft.set(phase=RunPhase.RUNNING.value)
+        return None
+
+    async def _manifest(self, work: RunWork, agent: Agent) -> dict[str, Any] | str:
+        """The Job, or why it cannot be made now."""
+        salt = await self._salt(agent)
+        review = await self._reviewer.review(agent, salt)
+        if not review.complete:
+            return review.summary
+        annotations = work.run.metadata.annotations
+        image = agent.spec.image or agent.status.runtime_image
+        if image is None:
+            return f"Agent {agent.metadata.name} has no runtime image yet"
+        inputs = plan.pod_inputs(agent, review.inputs, image, agent.status.config_hash or "", self._endpoints)
+        run = TaskRun(
+            name=work.name,
+            prompt=work.run.spec.prompt,
+            timeout_s=run_timeout_s(agent),
+            traceparent=annotations.get(labels.TRACEPARENT),
+            parent_agent=annotations.get(labels.PARENT_AGENT),
+        )
+        return job(inputs, run)
+
+    async def _salt(self, agent: Agent) -> bytes:
+        try:
+            secret = await self._client.get(SECRET, names.token_secret(agent.metadata.name), agent.metadata.namespace)
+        except NotFound:
+            return b""
+        return decode_value((secret.get("data") or {}).get(names.SALT_KEY, ""))
+
+    async def _create_prompt(self, work: RunWork) -> None:
+        manifest = prompt_config_map(work.run.spec.agent_ref, work.namespace, work.name, work.run.spec.prompt)
+        set_controller_reference(work.obj, manifest)
+        try:
+            await self._client.create(CONFIG_MAP, manifest)
+        except AlreadyExists:
+            log.info("task.prompt-exists", run=str(work.request))
+
+    async def _take_back(self, work: RunWork, why: str) -> NoReturn:
+        """Certainly nothing was made: the run keeps its slot and is tried again."""
+        self._unconfirmed.discard(work.uid)
+        work.draft.set(jobName=None, startTime=None)
+        if work.draft.condition(ConditionType.AGENT_READY, False, Reason.JOB_REFUSED, why):
+            self._recorder.event(work.obj, "Warning", Reason.JOB_REFUSED, why)
+        await work.save(self._client)
+        raise RetryAfter(10.0, why)
+
+    # while it runs, and when it is over
+
+    async def _job(self, work: RunWork) -> dict[str, Any] | None:
+        """From the cache; an absence is confirmed by the server, because so much follows from it."""
+        found = await self._client.try_get(JOB, _name(work), work.namespace)
+        if found is not None:
+            return found
+        try:
+            return await self._client.live.get(JOB, _name(work), work.namespace)
+        except NotFound:
+            return None
+
+    async def _without_job(self, work: RunWork, agent: Agent) -> RunResult | Result | None:
+        if work.uid in self._unconfirmed and work.phase is not RunPhase.RUNNING:
+            return await self._create(work, agent)
+        message = f"Job {work.namespace}/{_name(work)} is gone, and with it what the run was doing"
+        return failure(ApiReason.JOB_LOST, message)
+
+    async def _watch(self, work: RunWork) -> None:
+        """Phase Running, and what keeps the pod from starting, if something does."""
+        pod = await self._pod(work)
+        trouble = container_failure(pod) if pod is not None else None
+        if trouble is not None and pod is not None:
+            message = f"pod {pod['metadata']['name']}, {trouble[1]}"
+            if work.draft.condition(ConditionType.AGENT_READY, False, trouble[0], message):
+                self._recorder.event(work.obj, "Warning", trouble[0], message)
+        else:
+            work.draft.condition(ConditionType.AGENT_READY, True, ApiReason.READY, "the agent takes runs")
+        work.draft.set(
+            phase=RunPhase.RUNNING.value,
+            podName=pod["metadata"]["name"] if pod is not None else work.run.status.pod_name,
+        )
+
+    async def _harvest(self, work: RunWork, ended: tuple[bool, str, str]) -> RunResult:
+        """What the runtime printed, else what the kubelet and the Job say."""
+        succeeded, reason, message = ended
+        pod = await self._pod(work)
+        told = None
+        if pod is not None:
+            work.draft.set(podName=pod["metadata"]["name"])
+            told = await read_task_result(
+                self._client, work.namespace, pod["metadata"]["name"], labels.RUNTIME_CONTAINER
+            ) or parse_termination_message(_termination_message(pod), succeeded)
+        if told is not None and (told.success or succeeded or reason != "DeadlineExceeded"):
+            return from_task(told)
+        if succeeded:
+            return RunResult(
+                succeeded=True, reason=ApiReason.SUCCEEDED, message="the Job succeeded", output="(no output captured)"
+            )
+        trouble = container_failure(pod) if pod is not None else None
+        before = work.draft.has(ConditionType.AGENT_READY) or {}
+        detail = trouble[1] if trouble else before.get("message", "") if before.get("status") == "False" else ""
+        said = f"{message or reason or 'the Job failed'}{': ' + detail if detail else ''}"
+        return failure(ApiReason.TIMEOUT if reason == "DeadlineExceeded" else ApiReason.FAILED, said)
+
+    async def _pod(self, work: RunWork) -> dict[str, Any] | None:
+        """The Job's pod, the newest if there should be several."""
+        selector = {labels.RUN: names.label_value(work.name), labels.COMPONENT: labels.COMPONENT_TASK_RUN}
+        pods = await self._client.list(POD, work.namespace, labels=selector)
+        return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+
+    async def _delete(self, found: Mapping[str, Any]) -> None:
+        meta = found["metadata"]
+        try:
+            await self._client.delete(JOB, meta["name"], meta["namespace"], propagation="Foreground", uid=meta["uid"])
+        except NotFound:
+            return
+
+
+def _name(work: RunWork) -> str:
+    return work.run.status.job_name or names.job(work.name)
+
+
+def _job_end(found: Mapping[str, Any]) -> tuple[bool, str, str] | None:
+    """Whether it succeeded, and reason and message, once the Job is over."""
+    for condition in (found.get("status") or {}).get("conditions") or ():
+        if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
+            said = str(condition.get("reason", "")), str(condition.get("message", ""))
+            return condition["type"] == "Complete", *said
+    return None
+
+
+def _termination_message(pod: Mapping[str, Any]) -> str:
+    for item in (pod.get("status") or {}).get("containerStatuses") or ():
+        if item.get("name") == labels.RUNTIME_CONTAINER:
+            ended = (item.get("state") or {}).get("terminated") or (item.get("lastState") or {}).get("terminated")
+            return str((ended or {}).get("message") or "")
+    return ""

@@ -1,0 +1,162 @@
+"""What a finished run leaves in its status.
+
+A daemon's `RunRecord` and a task's `TaskResult` say the same things in two shapes; `Result` is the one the
+reconciler writes. Output stays within `OUTPUT_MAX_BYTES` in the status, the whole goes to a ConfigMap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from attrs import evolve, frozen
+
+from agentops.api.codec import WireError, loads, to_wire
+from agentops.api.conditions import Reason as ApiReason
+from agentops.api.runs import TASK_RESULT_KEY, Outcome, RunFailure, RunRecord, RunState, TaskResult, Usage
+from agentops.api.types.agentrun import OUTPUT_MAX_BYTES
+from agentops.operator.objects import names
+
+WHOLE_OUTPUT_MAX_BYTES = 900 * 1024
+"""What fits a ConfigMap, whose limit is 1 MiB with everything around it."""
+
+
+@frozen(slots=True, kw_only=True)
+class Result:
+    """How a run ended. `reason` is that of its Complete condition; `message` one line."""
+
+    succeeded: bool
+    reason: str
+    message: str = ""
+    output: str = ""
+    cut: bool = False
+    """Whether `output` was cut before it got here."""
+    model: str | None = None
+    steps: int | None = None
+    tool_calls: int | None = None
+    usage: Usage | None = None
+    cost: str | None = None
+    trace_id: str | None = None
+    outcome: Outcome | None = None
+
+
+def failure(reason: str, message: str) -> Result:
+    """A run that ended without the agent's own account of it."""
+    return Result(succeeded=False, reason=reason, message=message, output=message)
+
+
+_REASONS = {
+    RunFailure.ABORTED: ApiReason.CANCELLED,
+    RunFailure.INTERRUPTED: ApiReason.INTERRUPTED,
+    RunFailure.ERROR: ApiReason.FAILED,
+    None: ApiReason.FAILED,
+}
+
+
+def from_record(record: RunRecord) -> Result:
+    """A terminal record of a daemon."""
+    return _result(record, record.state == RunState.SUCCEEDED, record.reason, record.output, record.error)
+
+
+def from_task(result: TaskResult) -> Result:
+    found = _result(result, result.success, result.reason, result.output, result.error)
+    return evolve(found, cut=result.truncated)
+
+
+def _result(
+    source: RunRecord | TaskResult, succeeded: bool, reason: str | None, output: str, error: str | None
+) -> Result:
+    failed_as = _REASONS.get(reason) or str(reason)
+    message = "the agent answered" if succeeded else error or "the agent failed and did not say why"
+    return Result(
+        succeeded=succeeded,
+        reason=ApiReason.SUCCEEDED if succeeded else failed_as,
+        message=_line(message),
+        output=output if succeeded else output or error or message,
+        model=source.model,
+        steps=source.steps,
+        tool_calls=source.tool_calls,
+        usage=source.usage,
+        cost=source.cost,
+        trace_id=source.trace_id,
+        outcome=source.outcome,
+    )
+
+
+def parse_task_line(text: str) -> TaskResult | None:
+    """The last line of `text` that is a task result; None when there is none that can be read.
+
+    The container's standard error is in the same log, so lines after it are not a surprise.
+    """
+    marker = f'{{"{TASK_RESULT_KEY}"'
+    for line in reversed(text.splitlines()):
+        if line.lstrip().startswith(marker):
+            try:
+                return loads(TaskResult, line)
+            except WireError:
+                continue
+    return None
+
+
+def parse_termination_message(text: str, succeeded: bool) -> TaskResult | None:
+    """The summary a task leaves in its termination log; other text is the output, or a failure's error."""
+    text = text.strip()
+    if not text:
+        return None
+    found = parse_task_line(text)
+    if found is not None:
+        return found
+    return TaskResult(success=True, output=text) if succeeded else TaskResult(success=False, error=text)
+
+
+def status_fields(result: Result, run: str) -> dict[str, Any]:
+    """The status keys of a finished run, but for phase, times and conditions.
+
+    `outputRef` names the ConfigMap that must exist before this is written; see `whole_output`.
+    """
+    fields: dict[str, Any] = {"output": truncate(result.output, OUTPUT_MAX_BYTES)}
+    if result.cut or needs_config_map(result):
+        fields["outputTruncated"] = True
+    if needs_config_map(result):
+        fields["outputRef"] = {"name": names.output_config_map(run), "key": names.OUTPUT_KEY}
+    if result.output:
+        fields["outputDigest"] = "sha256:" + hashlib.sha256(result.output.encode()).hexdigest()
+    known = {
+        "model": result.model,
+        "steps": result.steps,
+        "toolCalls": result.tool_calls,
+        "cost": result.cost,
+        "traceID": result.trace_id,
+        "outcome": to_wire(result.outcome) if result.outcome else None,
+    }
+    fields |= {key: value for key, value in known.items() if value is not None}
+    if result.usage is not None:
+        usage = {_camel(key): value for key, value in to_wire(result.usage).items()}
+        total = result.usage.total_tokens or result.usage.input_tokens + result.usage.output_tokens
+        fields["usage"] = {**usage, "totalTokens": total}
+        fields["tokensUsed"] = total
+    return fields
+
+
+def needs_config_map(result: Result) -> bool:
+    return len(result.output.encode()) > OUTPUT_MAX_BYTES
+
+
+def whole_output(result: Result) -> str:
+    """What the output ConfigMap holds: all of it, or as much as fits."""
+    return truncate(result.output, WHOLE_OUTPUT_MAX_BYTES)
+
+
+def truncate(text: str, limit_bytes: int) -> str:
+    """At most `limit_bytes` of UTF-8, never half a character."""
+    data = text.encode()
+    return text if len(data) <= limit_bytes else data[:limit_bytes].decode("utf-8", "ignore")
+
+
+def _camel(key: str) -> str:
+    head, *rest = key.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def _line(text: str) -> str:
+    return truncate(" ".join(text.split()), 1024)

@@ -1,0 +1,154 @@
+"""Everything an Agent depends on, read once: its inputs, and what stands in the way of using them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from agentops.api import labels
+from agentops.api.conditions import ConditionType, ProviderPhase
+from agentops.api.conditions import Reason as ApiReason
+from agentops.api.kinds import PROVIDER
+from agentops.api.objects import decode
+from agentops.api.types import Agent, Provider
+from agentops.api.validation import FieldError, validate_agent, validate_agent_bindings
+from agentops.controller import Client
+from agentops.kube.kinds import SERVICE
+from agentops.operator.inputs import AgentInputs, Blocker, file_digest, secret_digest, used_secrets
+from agentops.operator.objects import names
+from agentops.operator.objects.config import BoundProvider
+from agentops.operator.secrets import Missing, SecretReader
+from agentops.operator.words import Reason
+
+
+@frozen(slots=True, kw_only=True)
+class Review:
+    """`problems` are errors of the Agent itself, `blockers` what it waits for. `inputs` count only without either."""
+
+    inputs: AgentInputs
+    problems: tuple[FieldError, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        return not self.problems and not self.blockers
+
+    @property
+    def summary(self) -> str:
+        """All of what is wrong, in one line."""
+        return "; ".join([*(str(problem) for problem in self.problems), *(item.message for item in self.blockers)])
+
+
+class Reviewer:
+    """Reads Providers from the cache, and the Secrets and files it needs live."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def review(self, agent: Agent, salt: bytes) -> Review:
+        """Never raises for something that is missing: that is what the answer is about."""
+        bound, blockers = await self._providers(agent)
+        problems = validate_agent(agent)
+        if not problems:
+            problems = validate_agent_bindings(agent, bound)
+        providers = tuple(
+            BoundProvider(name=ref.name, spec=bound[ref.name].spec, overrides=ref.overrides)
+            for ref in agent.spec.provider_refs
+            if ref.name in bound
+        )
+        reader = SecretReader(self._client, agent.metadata.namespace)
+        secret_digests, missing = await self._secrets(agent, providers, reader, salt)
+        file_digests, missing_files = await self._files(agent, reader)
+        memory_token, memory_blocker = await self._memory(agent, reader, salt)
+        if memory_token:
+            secret_digests |= memory_token
+        blockers += [
+            Blocker(condition=ConditionType.DEPENDENCIES_READY, reason=item.reason, message=item.message)
+            for item in [*missing, *missing_files]
+        ]
+        blockers += [memory_blocker] if memory_blocker else []
+        inputs = AgentInputs(
+            providers=providers,
+            secret_digests=secret_digests,
+            file_digests=file_digests,
+            memory_token=names.token_secret(agent.spec.memory.server_ref)
+            if agent.spec.memory and memory_token
+            else None,
+        )
+        return Review(inputs=inputs, problems=tuple(problems), blockers=tuple(blockers))
+
+    async def _providers(self, agent: Agent) -> tuple[dict[str, Provider], list[Blocker]]:
+        bound: dict[str, Provider] = {}
+        blockers = []
+        for index, ref in enumerate(agent.spec.provider_refs):
+            found = await self._client.try_get(PROVIDER, ref.name, agent.metadata.namespace)
+            where = f"Provider {agent.metadata.namespace}/{ref.name}"
+            if found is None:
+                message = f"{where} of spec.providerRefs[{index}] does not exist; create it or correct the name"
+                blockers.append(_provider_blocker(ApiReason.PROVIDER_NOT_FOUND, message))
+                continue
+            provider = bound[ref.name] = decode(Provider, found)
+            if provider.status.observed_generation != provider.metadata.generation:
+                blockers.append(_provider_blocker(ApiReason.PROVIDER_NOT_READY, f"{where} is being checked"))
+            elif provider.status.phase != ProviderPhase.READY:
+                message = f"{where} is not ready: {provider.status.message or provider.status.phase}"
+                blockers.append(_provider_blocker(ApiReason.PROVIDER_NOT_READY, message))
+        return bound, blockers
+
+    async def _secrets(
+        self, agent: Agent, providers: tuple[BoundProvider, ...], reader: SecretReader, salt: bytes
+    ) -> tuple[dict[str, str], list[Missing]]:
+        digests: dict[str, str] = {}
+        missing = []
+        own = len(agent.spec.secrets)
+        for index, (path, ref) in enumerate(used_secrets(agent.spec, providers)):
+            value = await reader.secret_value(path, ref)
+            if not isinstance(value, Missing):
+                digests[f"{ref.name}/{ref.key}"] = secret_digest(salt, value)
+            elif index < own:
+                missing.append(value)  # a Provider's own are told by the Provider, which is then not ready
+        return digests, missing
+
+    async def _files(self, agent: Agent, reader: SecretReader) -> tuple[dict[str, str], list[Missing]]:
+        digests: dict[str, str] = {}
+        missing = []
+        for index, file in enumerate(agent.spec.context_files):
+            ref = file.config_map_ref
+            content = await reader.file_content(f"spec.contextFiles[{index}].configMapRef", ref.name, ref.key)
+            if isinstance(content, Missing):
+                missing.append(content)
+            else:
+                digests[f"{ref.name}/{ref.key}"] = file_digest(content)
+        return digests, missing
+
+    async def _memory(self, agent: Agent, reader: SecretReader, salt: bytes) -> tuple[dict[str, str], Blocker | None]:
+        """The digest of the memory service's bearer; a service of ours that has none yet is waited for."""
+        memory = agent.spec.memory
+        if memory is None:
+            return {}, None
+        namespace, secret = agent.metadata.namespace, names.token_secret(memory.server_ref)
+        value = await reader.secret_text(secret, names.TOKEN_KEY)
+        if value:
+            return {f"{secret}/{names.TOKEN_KEY}": secret_digest(salt, value)}, None
+        service = await self._client.try_get(SERVICE, memory.server_ref, namespace)
+        if service is None or component(service) != COMPONENT_MEMORY:
+            return {}, None
+        message = f"Secret {namespace}/{secret} with the bearer of memory service {memory.server_ref} is being made"
+        return {}, Blocker(
+            condition=ConditionType.DEPENDENCIES_READY, reason=Reason.MEMORY_TOKEN_NOT_READY, message=message
+        )
+
+
+COMPONENT_MEMORY = "memory"
+"""Label value of the Services of memory services, whose bearer the operator makes."""
+
+
+def component(obj: Mapping[str, Any]) -> str:
+    """What an object is for, by its label."""
+    return str((obj["metadata"].get("labels") or {}).get(labels.COMPONENT, ""))
+
+
+def _provider_blocker(reason: ApiReason, message: str) -> Blocker:
+    return Blocker(condition=ConditionType.PROVIDERS_READY, reason=reason, message=message)
