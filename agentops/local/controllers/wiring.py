@@ -16,6 +16,7 @@ from agentops.local.controllers.namespace import NamespaceController
 from agentops.local.controllers.persistentvolume import ClaimController, VolumeController
 from agentops.local.controllers.replicaset import ReplicaSetController
 from agentops.local.controllers.serviceaccount import ServiceAccountController
+from agentops.local.controllers.statefulset import StatefulSetController
 from agentops.local.controllers.ttl import TtlController
 
 
@@ -36,6 +37,7 @@ def add_controllers(manager: Manager, options: ControllerOptions) -> None:
     add_shared_indices(manager)
     DeploymentController(manager).build()
     ReplicaSetController(manager).build()
+    StatefulSetController(manager).build()
     JobController(manager, backoff_scale=options.backoff_scale).build()
     TtlController(manager).build()
     EndpointsController(manager).build()
