@@ -8,6 +8,7 @@ from attrs import frozen
 
 from agentops.controller import Manager
 from agentops.local.controllers.claims import add_shared_indices
+from agentops.local.controllers.cronjob import CronJobController
 from agentops.local.controllers.deployment import DeploymentController
 from agentops.local.controllers.endpoints import EndpointsController
 from agentops.local.controllers.garbagecollector import GarbageCollector
@@ -39,6 +40,7 @@ def add_controllers(manager: Manager, options: ControllerOptions) -> None:
     ReplicaSetController(manager).build()
     StatefulSetController(manager).build()
     JobController(manager, backoff_scale=options.backoff_scale).build()
+    CronJobController(manager).build()
     TtlController(manager).build()
     EndpointsController(manager).build()
     ServiceAccountController(manager, options.ca_pem).build()
