@@ -16,7 +16,8 @@ from agentops.local.kubelet.addresses import PodAddresses
 from agentops.local.kubelet.errors import StartError
 from agentops.local.kubelet.hosts import HostsFiles
 from agentops.local.kubelet.images import ImageMap, ImageSpec
-from agentops.local.kubelet.pod_worker import PodHost, PodWorker
+from agentops.local.kubelet.pod_host import PodHost
+from agentops.local.kubelet.pod_worker import PodWorker
 from agentops.local.kubelet.prefix import PrefixSandbox
 from agentops.local.kubelet.process import Command, Spawner
 from agentops.local.kubelet.volumes import Token

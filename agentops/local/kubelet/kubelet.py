@@ -34,7 +34,8 @@ from agentops.local.kubelet.hosts import HostsFiles
 from agentops.local.kubelet.images import DEFAULT_IMAGES, ImageMap
 from agentops.local.kubelet.logs import parse_nano, read_log
 from agentops.local.kubelet.node import NodeReporter, capacity
-from agentops.local.kubelet.pod_worker import PodHost, PodWorker
+from agentops.local.kubelet.pod_host import PodHost
+from agentops.local.kubelet.pod_worker import PodWorker
 from agentops.local.kubelet.prefix import PrefixSandbox
 from agentops.local.kubelet.process import ProcessTable
 from agentops.local.kubelet.sandbox import Sandbox
@@ -81,10 +82,11 @@ class Kubelet:
         self._client = manager.client
         self._clock = clock
         self._node_name = options.node_name
-        self._pods_dir = options.state_dir / "pods"
+        state_dir = options.state_dir.absolute()
+        self._pods_dir = state_dir / "pods"
         self._processes = ProcessTable(self._pods_dir, clock)
         self._node = NodeReporter(manager.client, clock, options.node_name, sandbox.tier, options.host_ip)
-        files = HostsFiles(options.state_dir / "resolve")
+        files = HostsFiles(state_dir / "resolve")
         self._network = ServiceNetwork(manager, files)
         self._scheduler = Scheduler(manager, options.node_name)
         self._host = PodHost(
@@ -95,7 +97,7 @@ class Kubelet:
             images=options.images,
             addresses=PodAddresses(options.pod_cidr),
             hosts=files,
-            state_dir=options.state_dir,
+            state_dir=state_dir,
             node_name=options.node_name,
             host_ip=options.host_ip,
             api_address=(options.api_host, options.api_port),

@@ -15,7 +15,7 @@ whenever one of them changed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from signal import SIGTERM
@@ -23,22 +23,19 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
-from attrs import frozen
 
 from agentops.kube.errors import KubeError
-from agentops.local.kubelet.addresses import PodAddresses
-from agentops.local.kubelet.api import PodApi
 from agentops.local.kubelet.backoff import PullBackOff
 from agentops.local.kubelet.container import Container, Run, containers_of
-from agentops.local.kubelet.env import Sources, base_env, container_env, expand, references
+from agentops.local.kubelet.container_config import Plan, plan_container
 from agentops.local.kubelet.errors import ContainerConfig, ImageNotMapped, PodRefused, StartError, VolumeNotReady
 from agentops.local.kubelet.exec import run_command
-from agentops.local.kubelet.hosts import HostsFiles
-from agentops.local.kubelet.images import ImageMap, ImageSpec
-from agentops.local.kubelet.logs import LogWriter, entries_of, rotated, tail
-from agentops.local.kubelet.probes import Outcome, ProbeKind, Prober, Schedule, probe_forever
-from agentops.local.kubelet.process import Spawner
-from agentops.local.kubelet.sandbox import Box, Sandbox, check_allowed
+from agentops.local.kubelet.images import ImageSpec
+from agentops.local.kubelet.logs import LogWriter, rotated
+from agentops.local.kubelet.pod_host import PodHost
+from agentops.local.kubelet.probes import Outcome, Prober
+from agentops.local.kubelet.probing import ContainerProbes
+from agentops.local.kubelet.sandbox import check_allowed
 from agentops.local.kubelet.status import (
     Running,
     Terminated,
@@ -48,9 +45,10 @@ from agentops.local.kubelet.status import (
     should_restart,
 )
 from agentops.local.kubelet.strays import PIDFILE
+from agentops.local.kubelet.termination import termination_message
 from agentops.local.kubelet.volumes import PodVolumes
 from agentops.telemetry.logging import get_logger
-from agentops.values.clock import Clock, parse_rfc3339
+from agentops.values.clock import parse_rfc3339
 from agentops.values.duration import format_duration
 
 log = get_logger("kubelet.pod")
@@ -65,31 +63,6 @@ _PUBLISH_RETRY_S = 1.0
 _DEFAULT_GRACE_S = 30
 _AFTER_HOOK_S = 2.0
 """What a program gets at least between SIGTERM and SIGKILL when its preStop hook has used up the grace."""
-_MESSAGE_BYTES = 4096
-_FALLBACK_LINES, _FALLBACK_BYTES = 80, 2048
-
-
-@frozen(slots=True)
-class PodHost:
-    """What all pods of a node share."""
-
-    api: PodApi
-    clock: Clock
-    sandbox: Sandbox
-    spawner: Spawner
-    images: ImageMap
-    addresses: PodAddresses
-    hosts: HostsFiles
-    state_dir: Path
-    node_name: str
-    host_ip: str
-    api_address: tuple[str, int]
-    """Where the API server really listens."""
-    pod_env: Mapping[str, str]
-    allocatable: Mapping[str, str]
-    backoff_scale: float
-    stop_grace_s: float
-    """What containers get between SIGTERM and SIGKILL when the plane itself stops."""
 
 
 class PodWorker:
@@ -302,10 +275,10 @@ class PodWorker:
     async def _start(self, container: Container) -> Run | None:
         """Start a container's program; None when it could not be executed, which its state then says."""
         image = await self._find_image(container)
-        box, argv, env = await self._configure(container, image)
+        plan = await self._configure(container, image)
         # A spawned process must be known to us, whatever is cancelled meanwhile.
         with anyio.CancelScope(shield=True):
-            run = await self._spawn(container, image, box, argv, env)
+            run = await self._spawn(container, plan)
         if run is not None:
             await self._post_start(container, run)
         return run
@@ -333,10 +306,19 @@ class PodWorker:
             container.image_id = image.image_id
             return image
 
-    async def _configure(self, container: Container, image: ImageSpec) -> tuple[Box, Sequence[str], Mapping[str, str]]:
+    async def _configure(self, container: Container, image: ImageSpec) -> Plan:
+        assert self._volumes is not None
         while True:
             try:
-                return await self._make_box(container, image)
+                return await plan_container(
+                    self.pod,
+                    container.spec,
+                    image,
+                    self._volumes,
+                    self._host,
+                    pod_dir=self.pod_dir,
+                    pod_ip=self.pod_ip,
+                )
             except ContainerConfig as error:
                 container.state = Waiting("CreateContainerConfigError", str(error))
                 self._event("Warning", "Failed", f"Error: {error}", container)
@@ -345,55 +327,7 @@ class PodWorker:
                 log.warning("kubelet.pod.configure", pod=f"{self.namespace}/{self.name}", error=str(error))
             await self._clock.sleep(_CONFIG_RETRY_S)
 
-    async def _make_box(self, container: Container, image: ImageSpec) -> tuple[Box, Sequence[str], Mapping[str, str]]:
-        assert self._volumes is not None
-        api = self._host.api
-        secrets, config_maps = references(self.pod["spec"])
-        sources = Sources(
-            {name: found for name in secrets if (found := await api.secret(self.namespace, name)) is not None},
-            {name: found for name in config_maps if (found := await api.config_map(self.namespace, name)) is not None},
-        )
-        spec = container.spec
-        base = self._base_env(image)
-        env = container_env(
-            self.pod,
-            spec,
-            base=base,
-            services=await api.services(),
-            sources=sources,
-            pod_ip=self.pod_ip,
-            host_ip=self._host.host_ip,
-            allocatable=self._host.allocatable,
-        )
-        box = Box(
-            pod_dir=self.pod_dir,
-            container=container.name,
-            mounts=self._volumes.mounts(spec, env),
-            working_dir=spec.get("workingDir") or "",
-            termination_path=spec.get("terminationMessagePath") or "/dev/termination-log",
-            root_aware=image.root_aware and not spec.get("command"),
-            literal=frozenset([*base.values(), *image.entrypoint]) - {"/tmp"},
-        )
-        command = [expand(word, env) for word in spec.get("command") or ()]
-        args = [expand(word, env) for word in spec.get("args") or ()]
-        return box, image.argv(command, args), env
-
-    def _base_env(self, image: ImageSpec) -> dict[str, str]:
-        api_host, api_port = self._host.api_address
-        return {
-            **base_env(self._host.pod_env),
-            **image.env,
-            "HOSTNAME": str(self.pod["spec"].get("hostname") or self.name)[:63],
-            "KUBERNETES_SERVICE_HOST": api_host,
-            "KUBERNETES_SERVICE_PORT": str(api_port),
-            "KUBERNETES_SERVICE_PORT_HTTPS": str(api_port),
-            "AGENTOPS_BIND_HOST": self.pod_ip,
-            "AGENTOPS_RESOLVE_FILE": str(self._host.hosts.path(self.namespace)),
-        }
-
-    async def _spawn(
-        self, container: Container, image: ImageSpec, box: Box, argv: Sequence[str], env: Mapping[str, str]
-    ) -> Run | None:
+    async def _spawn(self, container: Container, plan: Plan) -> Run | None:
         assert self._tasks is not None
         sandbox = self._host.sandbox
         container.attempts += 1
@@ -402,10 +336,10 @@ class PodWorker:
         self._event("Normal", "Created", f"Container created: {container.name}", container)
         now = self._clock.now()
         try:
-            sandbox.build(box)
+            sandbox.build(plan.box)
             process = await self._host.spawner.spawn(
-                sandbox.command(box, argv, env),
-                root=sandbox.root(box),
+                sandbox.command(plan.box, plan.argv, plan.env),
+                root=sandbox.root(plan.box),
                 stdin=bool(container.spec.get("stdin")),
                 tty=bool(container.spec.get("tty")),
                 pidfile=self.pod_dir / "containers" / container.name / PIDFILE,
@@ -416,7 +350,7 @@ class PodWorker:
             self._touch()
             return None
         path = container.log_path(self.pod_dir, container.attempts)
-        run = Run(process, box, env, LogWriter(path, self._clock), now, self._clock.boottime())
+        run = Run(process, plan.box, plan.env, LogWriter(path, self._clock), now, self._clock.boottime())
         container.run = run
         container.state = Running(now)
         container.started = not container.spec.get("startupProbe")
@@ -453,84 +387,33 @@ class PodWorker:
             reason=exit_reason(code),
             started_at=run.started_at,
             finished_at=self._clock.now(),
-            message=self._termination_message(container, run, code),
+            message=termination_message(container.spec, run.log.path, self._message_file(run), code),
             container_id=container.container_id,
         )
         container.started = container.ready = False
         run.done.set()
         self._touch()
 
-    def _termination_message(self, container: Container, run: Run, code: int) -> str:
-        path = self._host.sandbox.host_path(run.box, run.box.termination_path)
-        try:
-            with path.open("rb") as file:
-                message = file.read(_MESSAGE_BYTES)
-        except OSError:
-            message = b""
-        if not message and code != 0 and container.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
-            lines = tail(entries_of(run.log.path), _FALLBACK_LINES)
-            message = b"".join(entry.text for entry in lines)[-_FALLBACK_BYTES:]
-        return message.decode("utf-8", "replace")
+    def _message_file(self, run: Run) -> Path:
+        return self._host.sandbox.host_path(run.box, run.box.termination_path)
 
     # While it runs
 
     async def _watch_over(self, container: Container, run: Run) -> None:
         """Probe a container until it has ended."""
-        async with anyio.create_task_group() as tg:
-            tg.start_soon(self._probe, container, run)
-            await run.done.wait()
-            tg.cancel_scope.cancel()
 
-    async def _probe(self, container: Container, run: Run) -> None:
-        spec = container.spec
+        async def condemn(which: str, probe: Object) -> None:
+            await self._restart(container, run, which, probe)
 
-        async def on_startup(ok: bool) -> None:
-            if not ok:
-                return await self._restart(container, run, "startup", spec["startupProbe"])
-            container.started = True
-            container.ready = not spec.get("readinessProbe")
-            container.is_up.set()
-            self._touch()
-            return None
-
-        async def on_readiness(ok: bool) -> None:
-            container.ready = ok
-            self._touch()
-
-        async def on_liveness(ok: bool) -> None:
-            if not ok:
-                await self._restart(container, run, "liveness", spec["livenessProbe"])
-
-        if spec.get("startupProbe"):
-            await self._ask(container, run, "Startup", spec["startupProbe"], on_startup)
-        async with anyio.create_task_group() as tg:
-            if spec.get("readinessProbe"):
-                tg.start_soon(self._ask, container, run, "Readiness", spec["readinessProbe"], on_readiness)
-            if spec.get("livenessProbe"):
-                tg.start_soon(self._ask, container, run, "Liveness", spec["livenessProbe"], on_liveness)
-
-    async def _ask(
-        self,
-        container: Container,
-        run: Run,
-        kind: ProbeKind,
-        probe: Object,
-        on_verdict: Callable[[bool], Awaitable[None]],
-    ) -> None:
-        prober = self._prober(container, run)
-
-        def on_failure(message: str) -> None:
+        def unhealthy(message: str) -> None:
             self._event("Warning", "Unhealthy", message, container)
 
-        await probe_forever(
-            kind,
-            Schedule.of(probe),
-            lambda: prober.ask(probe),
-            on_verdict,
-            on_failure,
-            self._clock,
-            started_at=run.started_boottime,
-        )
+        prober = self._prober(container, run)
+        probes = ContainerProbes(container, run, prober, self._clock, self._touch, unhealthy, condemn)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(probes.watch)
+            await run.done.wait()
+            tg.cancel_scope.cancel()
 
     async def _restart(self, container: Container, run: Run, which: str, probe: Object) -> None:
         """A probe has condemned the container; what happens next is up to its restart policy."""

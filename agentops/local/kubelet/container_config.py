@@ -1,0 +1,81 @@
+"""From a container's spec to what is executed: environment, mounts, command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from agentops.local.kubelet.env import Sources, base_env, container_env, expand, references
+from agentops.local.kubelet.images import ImageSpec
+from agentops.local.kubelet.pod_host import PodHost
+from agentops.local.kubelet.sandbox import Box
+from agentops.local.kubelet.volumes import PodVolumes
+
+Object = Mapping[str, Any]
+
+_HOME = "/tmp"
+
+
+@frozen(slots=True)
+class Plan:
+    """What a sandbox turns into a command."""
+
+    box: Box
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+async def plan_container(
+    pod: Object, container: Object, image: ImageSpec, volumes: PodVolumes, host: PodHost, *, pod_dir: Path, pod_ip: str
+) -> Plan:
+    """Read what the container refers to and put it together. Raises ContainerConfig naming what is missing."""
+    namespace = str(pod["metadata"].get("namespace", ""))
+    base = _base_env(pod, image, host, pod_ip)
+    env = container_env(
+        pod,
+        container,
+        base=base,
+        services=await host.api.services(),
+        sources=await _sources(pod, namespace, host),
+        pod_ip=pod_ip,
+        host_ip=host.host_ip,
+        allocatable=host.allocatable,
+    )
+    command = [expand(word, env) for word in container.get("command") or ()]
+    args = [expand(word, env) for word in container.get("args") or ()]
+    box = Box(
+        pod_dir=pod_dir,
+        container=str(container["name"]),
+        mounts=volumes.mounts(container, env),
+        working_dir=container.get("workingDir") or "",
+        termination_path=container.get("terminationMessagePath") or "/dev/termination-log",
+        root_aware=image.root_aware and not command,
+        literal=frozenset([*base.values(), *image.entrypoint]) - {_HOME},
+    )
+    return Plan(box, image.argv(command, args), env)
+
+
+async def _sources(pod: Object, namespace: str, host: PodHost) -> Sources:
+    secrets, config_maps = references(pod["spec"])
+    return Sources(
+        {name: found for name in secrets if (found := await host.api.secret(namespace, name)) is not None},
+        {name: found for name in config_maps if (found := await host.api.config_map(namespace, name)) is not None},
+    )
+
+
+def _base_env(pod: Object, image: ImageSpec, host: PodHost, pod_ip: str) -> dict[str, str]:
+    """What the container's own spec adds to. The API server's address is the real one, not its Service's."""
+    api_host, api_port = host.api_address
+    return {
+        **base_env(host.pod_env),
+        **image.env,
+        "HOSTNAME": str(pod["spec"].get("hostname") or pod["metadata"]["name"])[:63],
+        "KUBERNETES_SERVICE_HOST": api_host,
+        "KUBERNETES_SERVICE_PORT": str(api_port),
+        "KUBERNETES_SERVICE_PORT_HTTPS": str(api_port),
+        "AGENTOPS_BIND_HOST": pod_ip,
+        "AGENTOPS_RESOLVE_FILE": str(host.hosts.path(str(pod["metadata"].get("namespace", "")))),
+    }
