@@ -33,6 +33,7 @@ def main(weights: str, context_tokens: int, threads: int) -> None:
         setattr(params, name, value)
     params.model.path = weights
     params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
     server = xllamacpp.Server(params)
     sys.stdout.write(json.dumps({"address": server.listening_address}) + "\n")
     sys.stdout.flush()
