@@ -55,7 +55,7 @@ def daemon(**flags: Any) -> None:
         settings = settings_from(os.environ, **flags)
     except UsageError as error:
         exit_with(error)
-    hide_environment()
+    hide_environment(os.environ)
     run_until_signal(lambda: Daemon(settings).run())
 
 
@@ -76,5 +76,5 @@ def task(**flags: Any) -> None:
         settings = settings_from(os.environ, **flags)
     except UsageError as error:
         exit_with(error)
-    hide_environment()
+    hide_environment(os.environ)
     sys.exit(anyio.run(Task(settings).run))

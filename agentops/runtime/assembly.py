@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2
@@ -15,7 +15,7 @@ import httpx2
 from agentops.api.runtime_config import MemoryConfig, RuntimeConfig
 from agentops.clients.memory import MemoryClient
 from agentops.net.auth import TokenFile
-from agentops.net.paths import pod_path
+from agentops.net.paths import ROOT_VAR, pod_path
 from agentops.net.resolve import http_client
 from agentops.runtime.agent import Agent, AgentIdentity, TurnLimits
 from agentops.runtime.context import SystemText, read_context_files
@@ -105,9 +105,15 @@ async def open_agent(
         )
 
 
-def hide_environment() -> None:
+def hide_environment(environ: Mapping[str, str]) -> None:
     """Keep other processes of the same user, the tools' children among them, from reading this one's
-    environment through /proc: it holds the model keys. Best effort; root still can."""
+    environment through /proc: it holds the model keys. Best effort; root still can.
+
+    Not where pods share the host's file system (`AGENTOPS_ROOT`): there the node finds a pod's processes
+    by that very variable.
+    """
+    if ROOT_VAR in environ:
+        return
     try:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     except (OSError, AttributeError) as error:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
 from attrs import evolve, field, frozen
 
 from agentops.api.codec import WireError, loads
@@ -114,9 +115,11 @@ def prepare_directories(settings: Settings, *, durable: bool) -> None:
 def _check_version(shown: str, data: bytes) -> None:
     """Before the fields are read: a newer file may have other ones."""
     try:
-        raw = loads(dict, data)
-    except WireError as error:
-        raise ConfigFault(f"{shown}: {error}") from None
+        raw = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise ConfigFault(f"{shown}: not JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigFault(f"{shown}: expected a JSON object, got {type(raw).__name__}")
     version = raw.get("schemaVersion", SCHEMA_VERSION)
     if not isinstance(version, int) or isinstance(version, bool):
         raise ConfigFault(f"{shown}: schemaVersion: expected an integer, got {version!r}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from urllib.parse import urljoin, urlsplit
 
 import anyio
@@ -134,10 +135,11 @@ class FetchTool:
     async def _read(self, url: str, final: str, response: httpx2.Response) -> ToolOutput:
         content_type = response.headers.get("content-type", "")
         body = bytearray()
-        async for chunk in response.aiter_bytes(65536):
-            body += chunk
-            if len(body) > MAX_BYTES:
-                break
+        async with aclosing(response.aiter_bytes(65536)) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    break
         metadata = {"ui": "web-fetch", "url": url, "statusCode": response.status_code, "contentType": content_type}
         if final != url:
             metadata["finalUrl"] = final

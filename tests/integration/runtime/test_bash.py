@@ -1,0 +1,116 @@
+"""The `bash` tool with real processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from agentops.runtime.errors import ToolFault
+from agentops.runtime.tools.bash import BashTool, child_environment
+from agentops.runtime.tools.workspace import Workspace
+from agentops.values.clock import SystemClock
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def bash(tmp_path: Path) -> BashTool:
+    return BashTool(Workspace(tmp_path), dict(os.environ), SystemClock(), limit_chars=1000)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+async def gone(pid: int) -> None:
+    """Until the process has ended."""
+    with anyio.fail_after(5):
+        while alive(pid):
+            await anyio.sleep(0.01)
+
+
+async def test_output_of_both_streams_comes_back_with_metadata(bash: BashTool, tmp_path: Path) -> None:
+    output = await bash.run({"command": "pwd; echo err >&2"})
+    assert output.text == f"{tmp_path}\nerr\n"
+    assert {key: output.metadata[key] for key in ("ui", "exitCode", "command")} == {
+        "ui": "terminal",
+        "exitCode": 0,
+        "command": "pwd; echo err >&2",
+    }
+
+
+async def test_a_failing_command_is_an_error_with_its_text(bash: BashTool) -> None:
+    with pytest.raises(ToolFault) as fault:
+        await bash.run({"command": "echo why; exit 3"})
+    assert str(fault.value) == "why\n[exit code 3]"
+    assert fault.value.metadata["exitCode"] == 3
+
+
+async def test_the_timeout_ends_the_whole_group(bash: BashTool) -> None:
+    started = time.monotonic()
+    with pytest.raises(ToolFault, match="timed out after 1 s") as fault:
+        await bash.run({"command": "trap '' TERM; sleep 300 & echo $!; wait", "timeout": 1})
+    assert time.monotonic() - started < 6
+    await gone(int(str(fault.value).splitlines()[0]))
+
+
+async def test_cancelling_ends_the_whole_group(bash: BashTool, tmp_path: Path) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bash.run, {"command": "sleep 300 & echo $! > pid; wait"})
+        with anyio.fail_after(10):
+            while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    await gone(int((tmp_path / "pid").read_text()))
+
+
+async def test_a_background_process_does_not_hold_the_call(bash: BashTool) -> None:
+    started = time.monotonic()
+    output = await bash.run({"command": "sleep 300 & echo $!"})
+    assert time.monotonic() - started < 10
+    await gone(int(output.text))
+
+
+async def test_long_output_is_cut_and_kept_whole_in_a_file(bash: BashTool, tmp_path: Path) -> None:
+    output = await bash.run({"command": "seq 100000"})
+    assert len(output.text) == 1000
+    assert output.total_chars == 588895
+    assert output.spilled is not None
+    assert (tmp_path / output.spilled).read_text().splitlines()[-1] == "100000"
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 100_000])
+async def test_an_impossible_timeout_is_refused(bash: BashTool, timeout: int) -> None:
+    with pytest.raises(ToolFault, match="timeout must be"):
+        await bash.run({"command": "true", "timeout": timeout})
+
+
+def test_children_get_no_secret() -> None:
+    env: dict[str, Any] = {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "OPENAI_API_KEY": "x",
+        "AGENT_TOKEN_FILE": "/t",
+        "MEMORY_TOKEN_FILE": "/t",
+        "GIT_TOKEN": "x",
+        "HTTPS_PROXY": "http://user:pass@proxy",
+        "no_proxy": "localhost",
+        "AGENT_NAME": "sre",
+    }
+    assert child_environment(env) == {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "no_proxy": "localhost",
+        "AGENT_NAME": "sre",
+        "HOME": "/tmp",
+        "LANG": "C.UTF-8",
+    }

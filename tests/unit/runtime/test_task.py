@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentops.api.codec import loads
+from agentops.api.runs import TaskResult
+from agentops.runtime.task import termination_message
+
+
+@given(st.text(max_size=9000), st.text(max_size=6000))
+def test_the_termination_message_is_valid_json_of_at_most_4096_bytes(output: str, error: str) -> None:
+    result = TaskResult(success=False, output=output, error=error or None, model="local/m")
+    message = termination_message(result)
+    assert len(message) <= 4096
+    raw = orjson.loads(message)
+    assert output.startswith(raw["output"])
+    assert raw["model"] == "local/m"
+    assert loads(TaskResult, message).success is False
+    assert raw.get("truncated", False) == (raw["output"] != output or (raw.get("error") or "") != error)
+
+
+def test_as_much_of_the_output_as_fits_is_kept() -> None:
+    assert len(termination_message(TaskResult(output="é" * 5000))) > 4090

@@ -1,0 +1,193 @@
+"""The turn loop with a scripted adapter: event order, ids, interleaving, stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import orjson
+import pytest
+
+from agentops.api.runs import Usage
+from agentops.runtime.budget import plan
+from agentops.runtime.errors import ProviderFault
+from agentops.runtime.events import Emitter, EventLog, Numbering
+from agentops.runtime.messages import ToolResultPart
+from agentops.runtime.metrics import RuntimeMetrics
+from agentops.runtime.providers.base import (
+    CallOptions,
+    Finish,
+    ReasoningDelta,
+    TextDelta,
+    ToolInputDelta,
+    ToolInputStart,
+)
+from agentops.runtime.providers.chain import BoundModel, ModelChain
+from agentops.runtime.tools.base import Arguments, ToolOutput, schema
+from agentops.runtime.tools.box import ToolBox
+from agentops.runtime.tools.workspace import Workspace
+from agentops.runtime.turn import Turn, TurnSetup
+from agentops.telemetry.metrics import Registry
+from agentops.values.clock import LoopClock
+
+pytestmark = pytest.mark.anyio
+
+CALLS = Finish("tool-calls", Usage(input_tokens=10, output_tokens=5, total_tokens=15))
+STOP = Finish("stop", Usage(input_tokens=20, output_tokens=5, total_tokens=25))
+
+
+class Slow:
+    """Takes a virtual second and says when it began."""
+
+    description = "slow"
+    kind = "builtin"
+    schema = schema({})
+
+    def __init__(self, name: str, parallel_safe: bool) -> None:
+        self.name = name
+        self.parallel_safe = parallel_safe
+        self.began: list[float] = []
+
+    async def run(self, arguments: Arguments) -> ToolOutput:
+        self.began.append(anyio.current_time())
+        await anyio.sleep(1)
+        return ToolOutput(f"{self.name} done")
+
+
+@pytest.fixture
+def make(workspace: Workspace, clock: LoopClock, new_id: Callable[[], str], scripted: Any) -> Any:
+    def build(*scripts: Any, tools: tuple[Any, ...] = (), **setup: Any) -> tuple[Turn, EventLog, Any]:
+        metrics = RuntimeMetrics(Registry())
+        adapter = scripted("p", *scripts)
+        log = EventLog(10_000)
+        emitter = Emitter(
+            session_id="sre", run="r", clock=clock, numbering=Numbering(), broadcast=EventLog(100), log=log
+        )
+        budget = plan(window=1000, fraction=0.75, system="", tool_count=0, memory="", prompt="x")
+        fields = {"prompt": "x", "system": "", "history": (), "budget": budget, "options": CallOptions(), **setup}
+        turn = Turn(
+            TurnSetup(**fields),
+            chain=ModelChain((BoundModel(adapter, "m"),), clock),
+            tools=ToolBox(tools, workspace=workspace, max_result_chars=100, clock=clock, metrics=metrics),
+            emitter=emitter,
+            clock=clock,
+            metrics=metrics,
+            new_id=new_id,
+        )
+        return turn, log, adapter
+
+    return build
+
+
+def types(log: EventLog) -> list[str]:
+    return [event.type for event in log.events]
+
+
+def bodies(log: EventLog, kind: str) -> list[dict[str, Any]]:
+    return [orjson.loads(event.body) for event in log.events if event.type == kind]
+
+
+async def test_reasoning_text_and_tools_follow_the_grammar(make: Any) -> None:
+    first = [
+        ReasoningDelta("hm"),
+        TextDelta("Let "),
+        TextDelta("me"),
+        ToolInputStart("c1", "look"),
+        ToolInputDelta("c1", "{}"),
+        CALLS,
+    ]
+    turn, log, _ = make(first, [TextDelta("Done."), STOP], tools=(Slow("look", True),))
+    await turn.run()
+    assert types(log) == [
+        *("agent_start", "step_start", "reasoning_start", "reasoning_delta", "reasoning_end"),
+        *("text_start", "text_delta", "text_delta", "text_end"),
+        *("tool_input_start", "tool_input_delta", "tool_input_end", "tool_call"),
+        *("stream_finish", "tool_result", "step_finish"),
+        *("step_start", "text_start", "text_delta", "text_end", "stream_finish", "step_finish", "agent_finish"),
+    ]
+    assert [event.seq for event in log.events] == list(range(1, len(log.events) + 1))
+    assert turn.output == "Done."
+    assert turn.usage.total_tokens == 40
+    assert bodies(log, "agent_finish")[0]["total_usage"]["input_tokens"] == 30
+    assert bodies(log, "step_finish")[0]["tool_call_count"] == 1
+    assert bodies(log, "agent_finish")[0]["model"] == "p/m"
+
+
+async def test_reading_tools_run_together_and_others_in_turn(make: Any) -> None:
+    a, b, c = Slow("a", True), Slow("b", True), Slow("c", False)
+    starts = [item for name in "abc" for item in (ToolInputStart(name, name), ToolInputDelta(name, "{}"))]
+    turn, log, _ = make([*starts, CALLS], [TextDelta("x"), STOP], tools=(a, b, c))
+    await turn.run()
+    assert a.began == b.began
+    assert c.began[0] == a.began[0] + 1
+    results = [part for part in turn.messages[2].content if isinstance(part, ToolResultPart)]
+    assert [part.tool_call_id for part in results] == ["a", "b", "c"]
+    assert len(bodies(log, "tool_result")) == 3
+
+
+async def test_pieces_of_two_calls_may_come_interleaved(make: Any) -> None:
+    first = [
+        ToolInputStart("c1", "look"),
+        ToolInputDelta("c1", "{"),
+        ToolInputStart("c2", "look"),
+        ToolInputDelta("c2", "{"),
+        ToolInputDelta("c1", "}"),
+        ToolInputDelta("c2", "}"),
+        CALLS,
+    ]
+    turn, log, _ = make(first, [TextDelta("x"), STOP], tools=(Slow("look", True),))
+    await turn.run()
+    assert [event["is_error"] for event in bodies(log, "tool_result")] == [False, False]
+    assert [call.input for call in turn.messages[1].tool_calls] == ["{}", "{}"]
+
+
+async def test_a_turn_stops_when_the_conversation_fills_the_budget(make: Any) -> None:
+    full = Finish("tool-calls", Usage(input_tokens=750))
+    turn, log, _ = make([ToolInputStart("c1", "look"), full], tools=(Slow("look", True),))
+    await turn.run()
+    assert types(log)[-3:] == ["step_finish", "warnings", "agent_finish"]
+
+
+async def test_stopping_while_the_model_talks_closes_everything_and_keeps_the_words(make: Any) -> None:
+    turn, log, _ = make([TextDelta("half"), anyio.sleep_forever])
+    with anyio.move_on_after(5):
+        await turn.run()
+    turn.stop("aborted", "on request", reason="Aborted", retryable=False)
+    assert types(log)[-5:] == ["text_delta", "text_end", "stream_finish", "step_finish", "agent_error"]
+    assert turn.messages[-1].text == "half\n[aborted: the turn ended here. on request]"
+
+
+async def test_stopping_inside_the_arguments_of_a_call_forgets_the_call(make: Any) -> None:
+    turn, log, _ = make([ToolInputStart("c1", "look"), ToolInputDelta("c1", '{"pa'), anyio.sleep_forever])
+    with anyio.move_on_after(5):
+        await turn.run()
+    turn.stop("aborted", "on request", reason="Aborted", retryable=False)
+    assert "tool_call" not in types(log)
+    assert types(log)[-4:] == ["tool_input_end", "stream_finish", "step_finish", "agent_error"]
+    assert [message.role for message in turn.messages] == ["user", "assistant"]
+
+
+async def test_stopping_while_a_tool_runs_answers_its_call(make: Any) -> None:
+    class Endless(Slow):
+        async def run(self, arguments: Arguments) -> ToolOutput:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    turn, log, _ = make([ToolInputStart("c1", "look"), CALLS], tools=(Endless("look", False),))
+    with anyio.move_on_after(5):
+        await turn.run()
+    turn.stop("interrupted", "going down", reason="Interrupted", retryable=True)
+    assert types(log)[-4:] == ["stream_finish", "tool_result", "step_finish", "agent_error"]
+    assert [message.role for message in turn.messages] == ["user", "assistant", "tool", "assistant"]
+    error = bodies(log, "agent_error")[0]
+    assert (error["reason"], error["retryable"]) == ("Interrupted", True)
+
+
+async def test_a_failure_before_the_first_word_still_ends_the_step(make: Any) -> None:
+    turn, log, _ = make([ProviderFault("no", provider="p", status=400)])
+    with pytest.raises(ProviderFault) as failure:
+        await turn.run()
+    turn.stop("failed", str(failure.value), reason="Error", retryable=False)
+    assert types(log) == ["agent_start", "step_start", "stream_finish", "step_finish", "agent_error"]
+    assert turn.messages[-1].role == "assistant"
