@@ -22,7 +22,13 @@ from attrs import define, field, frozen
 from agentops.controller.cache import Cache, CacheOptions, Scope
 from agentops.controller.client import Client
 from agentops.controller.controller import Controller, describe
-from agentops.controller.errors import BuildError, ControllerError, GraceExceeded, LeaderElectionLost
+from agentops.controller.errors import (
+    BuildError,
+    CacheSyncTimeout,
+    ControllerError,
+    GraceExceeded,
+    LeaderElectionLost,
+)
 from agentops.controller.events import EventBroadcaster, EventRecorder
 from agentops.controller.health import Check, Checks
 from agentops.controller.httpservers import BoundServer, bind_servers, close_all
@@ -269,6 +275,10 @@ class Manager:
                     await anyio.sleep_forever()
                 finally:
                     self._stop.set()  # the supervisor is shielded: it stops things in order, then ends
+        except anyio.get_cancelled_exc_class():
+            if self._failure is not None:  # stopping did not go well: that matters more than being cancelled
+                raise self._failure from None
+            raise
         finally:
             self._state = "stopped"
             close_all(self._servers)
@@ -283,7 +293,10 @@ class Manager:
                         await stack.enter_async_context(self._owned)
                     async with anyio.create_task_group() as root:
                         self._root = root
-                        await self._start(root, task_status)
+                        try:
+                            await self._start(root, task_status)
+                        except Exception as error:
+                            self._fail("start", error)
                         await self._stop.wait()
                         await self._shut_down()
                         self._root = None
@@ -306,7 +319,12 @@ class Manager:
                 for server in self._servers:
                     await self._http.start(root, server.run, f"{server.name} server", wait=True)
                 await self._caches.start(root, self.cache.run, "cache", wait=True)
-                await self.cache.wait_for_sync()
+                with anyio.move_on_after(self.options.cache_sync_timeout_s) as bound:
+                    await self.cache.wait_for_sync()
+                if bound.cancelled_caught:
+                    raise CacheSyncTimeout(
+                        f"not synced within {self.options.cache_sync_timeout_s:g} s: {self._why_not_synced()}"
+                    )
                 self._synced = True
                 log.info("manager.synced", manager=self.options.name)
                 task_status.started()

@@ -1,0 +1,289 @@
+import itertools
+
+import anyio
+import pytest
+from support.scripted_transport import Feed, listing, ok, pod, status
+
+from agentops.controller import (
+    Builder,
+    BuildError,
+    CacheSyncTimeout,
+    ControllerError,
+    EnqueueMapped,
+    GraceExceeded,
+    LeaderElectionLost,
+    LeaderElectionOptions,
+    Manager,
+    ManagerOptions,
+    Request,
+    Result,
+)
+from agentops.kube.kinds import NODE, POD, SECRET
+
+pytestmark = pytest.mark.anyio
+
+PODS = "/api/v1/pods"
+NODES = "/api/v1/nodes"
+
+
+@pytest.fixture
+def manager(transport, clock, rng):
+    return Manager(transport, ManagerOptions(clock=clock, rng=rng))
+
+
+async def run_for(manager, seconds, during=None):
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(manager.run)
+        if during:
+            await during()
+        await anyio.sleep(seconds)
+        tasks.cancel_scope.cancel()
+
+
+async def test_reconciles_every_object_there_is_and_every_change(manager, transport):
+    feed = Feed()
+    transport.on("GET", PODS, listing(10, pod("a", 5), pod("b", 6)))
+    transport.on_watch(PODS, feed)
+    seen = []
+
+    async def reconcile(request):
+        seen.append(request)
+
+    Builder(manager).for_(POD).build(reconcile)
+
+    async def during():
+        await anyio.sleep(1)
+        assert seen == [Request("default", "a"), Request("default", "b")]
+        feed.event("MODIFIED", pod("a", 11))
+
+    await run_for(manager, 1, during)
+    assert seen[2:] == [Request("default", "a")]
+
+
+async def test_owned_and_mapped_objects_wake_the_object_that_is_reconciled(manager, transport):
+    owner = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u", "controller": True}
+    transport.on("GET", NODES, listing(10, {"metadata": {"name": "n0", "resourceVersion": "1"}}, kind="NodeList"))
+    transport.on("GET", PODS, listing(10, pod("a", 5, ownerReferences=[owner])))
+    transport.on("GET", "/api/v1/secrets", listing(10, pod("s", 5), kind="SecretList"))
+    seen = set()
+
+    async def reconcile(request):
+        seen.add(request.name)
+
+    async def mapped(obj):
+        await anyio.sleep(0)
+        return [Request("", f"for-{obj['metadata']['name']}")]
+
+    Builder(manager).for_(NODE).owns(POD).watches(SECRET, EnqueueMapped(mapped)).build(reconcile)
+    await run_for(manager, 1)
+    assert seen == {"n0", "n1", "for-s"}
+
+
+async def test_failed_reconcile_is_tried_again_after_growing_waits_and_forgotten_on_success(manager, transport):
+    transport.on("GET", PODS, listing(10, pod("a", 5)))
+    times = []
+
+    async def reconcile(request):
+        times.append(anyio.current_time())
+        if len(times) < 5:
+            raise ValueError("not yet")
+
+    controller = Builder(manager).for_(POD).build(reconcile)
+    await run_for(manager, 10)
+    waits = [round(b - a, 4) for a, b in itertools.pairwise(times)]
+    assert waits == pytest.approx([0.005, 0.01, 0.02, 0.04])
+    assert controller.statistics().errors == 4
+    assert controller.queue.num_requeues(Request("default", "a")) == 0
+    assert manager.registry.value("controller_runtime_reconcile_total", controller="pod", result="error") == 4
+    assert manager.registry.value("controller_runtime_reconcile_total", controller="pod", result="success") == 1
+
+
+async def test_requeue_after_comes_back_then(manager, transport):
+    transport.on("GET", PODS, listing(10, pod("a", 5)))
+    times = []
+
+    async def reconcile(request):
+        times.append(anyio.current_time())
+        return Result(requeue_after=60)
+
+    Builder(manager).for_(POD).build(reconcile)
+    await run_for(manager, 150)
+    assert [round(t - times[0]) for t in times] == [0, 60, 120]
+
+
+async def test_running_reconcile_may_finish_within_the_grace_period(manager, transport):
+    transport.on("GET", PODS, listing(10, pod("a", 5), pod("b", 5)))
+    done = []
+
+    async def reconcile(request):
+        await anyio.sleep(20)
+        done.append(request.name)
+
+    Builder(manager).for_(POD).build(reconcile)
+    await run_for(manager, 5)
+    assert done == ["a"]
+
+
+async def test_what_does_not_stop_in_time_is_named(manager, transport):
+    transport.on("GET", PODS, listing(10, pod("a", 5)))
+
+    async def reconcile(request):
+        await anyio.sleep(1000)
+
+    Builder(manager).for_(POD).named("slow").build(reconcile)
+    with pytest.raises(GraceExceeded, match="controller slow"):
+        with anyio.move_on_after(5):
+            await manager.run()
+
+
+async def test_first_failure_of_a_runnable_stops_the_manager_and_is_raised(manager):
+    stopped = []
+
+    async def fails(*, task_status):
+        await anyio.sleep(3)
+        raise RuntimeError("the disk is full")
+
+    async def other(*, task_status):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.append("other")
+
+    manager.add(fails)
+    manager.add(other)
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        await manager.run()
+    assert stopped == ["other"]
+
+
+async def test_runnable_added_later_starts_at_once(manager):
+    ran = anyio.Event()
+
+    async def late(*, task_status):
+        ran.set()
+
+    async def during():
+        manager.add(late)
+        with anyio.fail_after(1):
+            await ran.wait()
+
+    await run_for(manager, 0, during)
+
+
+async def test_manager_runs_once(manager):
+    await run_for(manager, 0)
+    with pytest.raises(ControllerError, match="once"):
+        await manager.run()
+    with pytest.raises(ControllerError, match="stopping"):
+        manager.add(lambda: None)
+
+
+async def test_kind_that_cannot_be_listed_is_named_when_the_sync_times_out(transport, clock, rng):
+    manager = Manager(transport, ManagerOptions(clock=clock, rng=rng, cache_sync_timeout_s=30))
+    transport.on("GET", PODS, status(403, "Forbidden", "pods is forbidden"))
+
+    async def reconcile(request):
+        pass
+
+    Builder(manager).for_(POD).build(reconcile)
+    with pytest.raises(CacheSyncTimeout, match="pods is forbidden"):
+        await manager.run()
+
+
+async def test_cancel_during_sync_is_no_error(manager, transport):
+    transport.on("GET", PODS, status(403, "Forbidden"))
+
+    async def reconcile(request):
+        pass
+
+    Builder(manager).for_(POD).build(reconcile)
+    with anyio.move_on_after(5) as scope:
+        await manager.run()
+    assert scope.cancelled_caught
+
+
+async def test_stops_in_reverse_order(transport, clock, rng):
+    manager = Manager(transport, ManagerOptions(clock=clock, rng=rng))
+    order = []
+
+    def runnable(name):
+        async def run(*, task_status):
+            try:
+                await anyio.sleep_forever()
+            finally:
+                order.append(name)
+
+        return run
+
+    manager.add(runnable("leader"))
+    manager.add(runnable("other"), leader_only=False)
+    await run_for(manager, 1)
+    assert order == ["other", "leader"]
+
+
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+
+
+def leading(transport, clock, rng):
+    options = LeaderElectionOptions("op", "ns", identity="me", fence=False)
+    return Manager(transport, ManagerOptions(clock=clock, rng=rng, leader_election=options))
+
+
+async def test_leaders_work_starts_after_election_and_ends_before_the_release(transport, clock, rng):
+    order = []
+
+    def stored(request):
+        order.append((request.method, request.body["spec"]["holderIdentity"]))
+        return ok({**request.body, "metadata": {**request.body["metadata"], "resourceVersion": "2"}})
+
+    transport.on("POST", LEASE, stored)
+    transport.on("PUT", LEASE + "/op", stored)
+    manager = leading(transport, clock, rng)
+
+    async def work(*, task_status):
+        order.append("work starts")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            order.append("work ends")
+
+    manager.add(work)
+    await run_for(manager, 3)
+    assert order == [("POST", "me"), "work starts", ("PUT", "me"), "work ends", ("PUT", "")]
+
+
+async def test_lost_lease_ends_the_manager_without_grace(transport, clock, rng):
+    transport.on("POST", LEASE, lambda r: ok(r.body))
+    transport.on("GET", LEASE + "/op", status(404, "NotFound"), status(500, "InternalError"))
+    transport.on("PUT", LEASE + "/op", status(500, "InternalError"))
+    manager = leading(transport, clock, rng)
+    ended = []
+
+    async def work(*, task_status):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append(anyio.current_time())
+
+    manager.add(work)
+    start = anyio.current_time()
+    with pytest.raises(LeaderElectionLost, match="ns/op could not be renewed within 10 s"):
+        await manager.run()
+    assert 10 <= ended[0] - start <= 12.1
+
+
+async def test_mistakes_surface_when_building(manager):
+    async def reconcile(request):
+        pass
+
+    with pytest.raises(BuildError, match="owns needs for_"):
+        Builder(manager).owns(POD).build(reconcile)
+    with pytest.raises(BuildError, match="given twice"):
+        Builder(manager).for_(POD).for_(NODE)
+    with pytest.raises(BuildError, match="nothing to watch"):
+        Builder(manager).named("x").build(reconcile)
+    with pytest.raises(BuildError, match="must match"):
+        Builder(manager).for_(POD).named("Not OK").build(reconcile)
+    Builder(manager).for_(POD).build(reconcile)
+    with pytest.raises(BuildError, match="already"):
+        Builder(manager).for_(POD).build(reconcile)

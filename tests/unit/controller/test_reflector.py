@@ -1,0 +1,275 @@
+import anyio
+import pytest
+from support.scripted_transport import Feed, ScriptedTransport, listing, pod, refused, status
+
+from agentops.controller.reflector import Reflector, Target
+from agentops.kube.client import ApiClient
+from agentops.kube.errors import TransportError
+from agentops.kube.kinds import POD
+
+pytestmark = pytest.mark.anyio
+
+PODS = "/api/v1/pods"
+
+
+class Sink:
+    def __init__(self):
+        self.seen = []
+
+    def replaced(self, items, resource_version):
+        self.seen.append(("replaced", [meta.name for meta, _ in items], resource_version))
+
+    def changed(self, type, meta, raw):
+        self.seen.append((type, meta.name, meta.resource_version))
+
+    def advanced(self, resource_version):
+        self.seen.append(("bookmark", resource_version))
+
+
+@pytest.fixture
+def sink():
+    return Sink()
+
+
+@pytest.fixture
+def reflector(transport: ScriptedTransport, sink, clock, rng):
+    return Reflector(ApiClient(transport, clock=clock), Target(POD), sink, clock=clock, rng=rng)
+
+
+async def steps(reflector, count):
+    for _ in range(count):
+        await reflector.step()
+
+
+async def test_first_list_takes_any_cached_state_and_the_watch_goes_on_from_it(reflector, transport, sink):
+    transport.on("GET", PODS, listing(10, pod("a", 5)))
+    transport.on_watch(PODS, Feed().event("ADDED", pod("b", 11)).event("DELETED", pod("a", 12)).end())
+    await steps(reflector, 2)
+    assert sink.seen == [("replaced", ["a"], "10"), ("ADDED", "b", "11"), ("DELETED", "a", "12")]
+    (first,) = transport.sent("GET")
+    assert first.query == {"limit": "500", "resourceVersion": "0"}
+    (watch,) = transport.sent("GET", watch=True)
+    assert watch.query["resourceVersion"] == "10"
+    assert watch.query["allowWatchBookmarks"] == "true"
+    assert 300 <= int(watch.query["timeoutSeconds"]) < 600
+
+
+async def test_every_watch_draws_its_own_timeout(reflector, transport):
+    transport.on("GET", PODS, listing(10))
+    for version in range(11, 21):
+        transport.on_watch(PODS, Feed().bookmark(version).end())
+    await steps(reflector, 11)
+    assert len({w.query["timeoutSeconds"] for w in transport.sent("GET", watch=True)}) > 5
+
+
+async def test_clean_end_watches_again_from_the_bookmark_at_once(reflector, transport, sink):
+    transport.on("GET", PODS, listing(10))
+    transport.on_watch(PODS, Feed().bookmark(40).end(), Feed().event("ADDED", pod("a", 41)).end())
+    before = anyio.current_time()
+    await steps(reflector, 3)
+    assert anyio.current_time() == before
+    assert [w.query["resourceVersion"] for w in transport.sent("GET", watch=True)] == ["10", "40"]
+    assert len(transport.sent("GET")) == 1
+
+
+async def test_very_short_watch_without_events_waits_and_lists_again(reflector, transport):
+    transport.on("GET", PODS, listing(10), listing(10))
+    transport.on_watch(PODS, Feed().end())
+    before = anyio.current_time()
+    await steps(reflector, 3)
+    assert 0.8 <= anyio.current_time() - before <= 1.6
+    assert [r.query for r in transport.sent("GET")] == [
+        {"limit": "500", "resourceVersion": "0"},
+        {"resourceVersion": "10"},
+    ]
+
+
+async def test_pages_are_joined_and_only_the_first_one_asks_for_a_version(reflector, transport, sink):
+    transport.on(
+        "GET",
+        PODS,
+        listing(10, pod("a", 1), token="t1"),
+        listing(99, pod("b", 2), token="t2"),
+        listing(99, pod("c", 3)),
+    )
+    await reflector.step()
+    assert sink.seen == [("replaced", ["a", "b", "c"], "10")]
+    assert [r.query for r in transport.sent("GET")] == [
+        {"limit": "500", "resourceVersion": "0"},
+        {"limit": "500", "continue": "t1"},
+        {"limit": "500", "continue": "t2"},
+    ]
+
+
+async def test_expired_page_token_means_one_list_in_a_single_piece(reflector, transport, sink):
+    transport.on(
+        "GET", PODS, listing(10, pod("a", 1), token="t1"), status(410, "Expired"), listing(12, pod("a", 1), pod("b", 2))
+    )
+    await reflector.step()
+    assert sink.seen == [("replaced", ["a", "b"], "12")]
+    assert transport.sent("GET")[-1].query == {"resourceVersion": "0"}
+
+
+async def test_expired_watch_lists_at_the_last_version_and_then_without_one(reflector, transport, sink):
+    transport.on("GET", PODS, listing(10), status(410, "Expired"), listing(50, pod("a", 49)))
+    transport.on_watch(PODS, Feed().event("ADDED", pod("a", 20)).error(410, "Expired"))
+    before = anyio.current_time()
+    await steps(reflector, 3)
+    assert anyio.current_time() == before
+    assert [r.query for r in transport.sent("GET")] == [
+        {"limit": "500", "resourceVersion": "0"},
+        {"resourceVersion": "20"},
+        {"limit": "500"},
+    ]
+    assert sink.seen[-1] == ("replaced", ["a"], "50")
+
+
+async def test_too_large_version_lists_again_without_one(reflector, transport):
+    too_large = status(504, "Timeout", "Too large resource version: 20, current: 10")
+    transport.on("GET", PODS, listing(20), too_large, listing(10))
+    transport.on_watch(PODS, Feed().event("ADDED", pod("a", 21)).error(410, "Gone"))
+    await steps(reflector, 3)
+    assert transport.sent("GET")[-1].query == {"limit": "500"}
+
+
+async def test_server_that_expires_what_it_just_listed_is_not_hammered(reflector, transport):
+    transport.on("GET", PODS, listing(10))
+    transport.on_watch(PODS, *[Feed().error(410, "Expired") for _ in range(10)])
+    before = anyio.current_time()
+    await steps(reflector, 12)
+    assert anyio.current_time() - before > 10
+
+
+@pytest.mark.parametrize("failure", [refused(), Feed(429, status(429, "TooManyRequests").body)], ids=["refused", "429"])
+async def test_refused_watch_is_tried_again_without_a_list(reflector, transport, failure):
+    transport.on("GET", PODS, listing(10))
+    transport.on_watch(PODS, failure, Feed().event("ADDED", pod("a", 11)).end())
+    await steps(reflector, 3)
+    assert len(transport.sent("GET")) == 1
+    assert len(transport.sent("GET", watch=True)) == 2
+
+
+async def test_watch_that_cannot_be_opened_otherwise_lists_again(reflector, transport):
+    transport.on("GET", PODS, listing(10), listing(11))
+    transport.on_watch(PODS, Feed(500, status(500, "InternalError").body))
+    await steps(reflector, 3)
+    assert len(transport.sent("GET")) == 2
+
+
+async def test_retry_after_is_a_floor_of_the_wait(reflector, transport):
+    transport.on("GET", PODS, status(429, "TooManyRequests", headers={"retry-after": "17"}), listing(10))
+    before = anyio.current_time()
+    await steps(reflector, 2)
+    assert anyio.current_time() - before >= 17
+
+
+async def test_broken_watch_goes_on_from_the_last_event_without_a_list(reflector, transport, sink):
+    transport.on("GET", PODS, listing(10))
+    transport.on_watch(PODS, Feed().event("ADDED", pod("a", 11)).fail(), Feed().event("MODIFIED", pod("a", 12)).end())
+    await steps(reflector, 3)
+    assert len(transport.sent("GET")) == 1
+    assert [w.query["resourceVersion"] for w in transport.sent("GET", watch=True)] == ["10", "11"]
+
+
+async def test_watch_cut_in_the_middle_of_an_event_goes_on_from_the_one_before(reflector, transport, sink):
+    transport.on("GET", PODS, listing(10))
+    transport.on_watch(
+        PODS, Feed().event("ADDED", pod("a", 11)).bytes(b'{"type":"MODI').end(), Feed().bookmark(12).end()
+    )
+    await steps(reflector, 3)
+    assert [w.query["resourceVersion"] for w in transport.sent("GET", watch=True)] == ["10", "11"]
+
+
+async def test_undecodable_event_lists_again(reflector, transport):
+    transport.on("GET", PODS, listing(10), listing(12))
+    transport.on_watch(PODS, Feed().event("ADDED", pod("a", 11)).bytes(b"<html>\n"))
+    await steps(reflector, 3)
+    assert len(transport.sent("GET")) == 2
+
+
+async def test_event_without_a_version_lists_again_instead_of_being_skipped(reflector, transport, sink):
+    transport.on("GET", PODS, listing(10), listing(12))
+    transport.on_watch(PODS, Feed().event("DELETED", {"kind": "Pod", "metadata": {"name": "a"}}))
+    await steps(reflector, 3)
+    assert len(transport.sent("GET")) == 2
+
+
+async def test_unknown_event_types_are_skipped(reflector, transport, sink):
+    transport.on("GET", PODS, listing(10))
+    transport.on_watch(PODS, Feed().event("SPARKLE", pod("a", 11)).event("ADDED", pod("b", 12)).end())
+    await steps(reflector, 2)
+    assert sink.seen[1:] == [("ADDED", "b", "12")]
+
+
+async def test_silence_after_a_bookmark_is_a_dead_connection_after_90_seconds(reflector, transport):
+    transport.on("GET", PODS, listing(10))
+    transport.on_watch(PODS, Feed().bookmark(20), Feed().bookmark(21).end())
+    before = anyio.current_time()
+    await steps(reflector, 2)
+    assert anyio.current_time() - before == pytest.approx(90)
+    await steps(reflector, 1)
+    assert transport.sent("GET", watch=True)[-1].query["resourceVersion"] == "20"
+
+
+async def test_silence_without_bookmarks_is_bounded_by_the_watch_timeout(reflector, transport):
+    transport.on("GET", PODS, listing(10))
+    transport.on_watch(PODS, Feed().event("ADDED", pod("a", 11)))
+    before = anyio.current_time()
+    await steps(reflector, 2)
+    seconds = int(transport.sent("GET", watch=True)[0].query["timeoutSeconds"])
+    assert anyio.current_time() - before == pytest.approx(seconds + 15)
+
+
+async def test_backoff_grows_to_its_cap_and_forgets_after_a_calm_time(reflector, transport):
+    transport.on("GET", PODS, status(403, "Forbidden"))
+    waits = []
+    for _ in range(9):
+        before = anyio.current_time()
+        await reflector.step()
+        waits.append(anyio.current_time() - before)
+    for wait, base in zip(waits, [0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30, 30], strict=True):
+        assert base <= wait <= 2 * base
+    await anyio.sleep(121)
+    before = anyio.current_time()
+    await reflector.step()
+    assert anyio.current_time() - before <= 1.6
+
+
+async def test_failures_are_kept_for_the_readiness_check_and_cleared_by_success(reflector, transport):
+    transport.on("GET", PODS, status(403, "Forbidden", "pods is forbidden"), listing(10))
+    await reflector.step()
+    assert "list of pods failed: pods is forbidden" in reflector.last_error
+    assert reflector.failing_s() > 0
+    await reflector.step()
+    assert reflector.last_error == ""
+    assert reflector.failing_s() == 0
+
+
+async def test_list_without_a_version_and_tables_are_failures(reflector, transport):
+    transport.on("GET", PODS, listing(""), listing(3, kind="Table"), TransportError("reset"), listing(10))
+    for why in ("no resourceVersion", "Table", "reset"):
+        await reflector.step()
+        assert why in reflector.last_error
+    await reflector.step()
+    assert reflector.last_error == ""
+
+
+async def test_metadata_only_asks_for_partial_objects(transport, sink, clock, rng):
+    reflector = Reflector(ApiClient(transport), Target(POD, metadata_only=True), sink, clock=clock, rng=rng)
+    transport.on("GET", PODS, listing(10))
+    transport.on_watch(PODS, Feed().bookmark(11).end())
+    await steps(reflector, 2)
+    assert "as=PartialObjectMetadataList" in transport.sent("GET")[0].headers["accept"]
+    assert "as=PartialObjectMetadata;" in transport.sent("GET", watch=True)[0].headers["accept"]
+
+
+async def test_selectors_and_namespace_go_into_list_and_watch(transport, sink, clock, rng):
+    target = Target(POD, "ns", labels="app=x", fields="spec.nodeName=n1")
+    reflector = Reflector(ApiClient(transport), target, sink, clock=clock, rng=rng)
+    path = "/api/v1/namespaces/ns/pods"
+    transport.on("GET", path, listing(10))
+    transport.on_watch(path, Feed().bookmark(11).end())
+    await steps(reflector, 2)
+    for request in transport.requests:
+        assert request.query["labelSelector"] == "app=x"
+        assert request.query["fieldSelector"] == "spec.nodeName=n1"
