@@ -16,7 +16,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from signal import SIGKILL
@@ -168,6 +168,7 @@ class HostProcess:
         *,
         root: str,
         container: bool,
+        started: Collection[int],
         streams: Mapping[str, _Reader],
         stdin: _Writer | None,
         terminal: int = -1,
@@ -176,6 +177,7 @@ class HostProcess:
         self.root = root
         self.scope = anyio.CancelScope(shield=True)
         self._container = container
+        self._started = started
         self._popen = popen
         self._streams = streams
         self._stdin = stdin
@@ -205,7 +207,7 @@ class HostProcess:
 
     async def _end_descendants(self) -> None:
         for _ in range(100):
-            if not strays.kill_round({self.pid}, self.root):
+            if not strays.kill_round({self.pid}, self.root, started=self._started):
                 return
             await anyio.sleep(0.02)
         log.warning("kubelet.strays_survive", root=self.root)
@@ -264,7 +266,7 @@ class HostProcess:
 
     def kill_tree(self) -> None:
         if self._popen.returncode is None:
-            strays.kill_round({self.pid}, "")
+            strays.kill_round({self.pid}, "", started=self._started)
 
     def close(self) -> None:
         """Release the descriptors."""
@@ -310,7 +312,10 @@ class ProcessTable:
         if self._tasks is None:
             raise StartError("the kubelet is not running")
         with anyio.CancelScope(shield=True):
-            process, error_fd = _start(command, root=root, container=pidfile is not None, stdin=stdin, tty=tty)
+            container = pidfile is not None
+            process, error_fd = _start(
+                command, root=root, container=container, started=self._running.keys(), stdin=stdin, tty=tty
+            )
             self._running[process.pid] = process
             self._sessions.add(process.pid)
             if pidfile is not None:
@@ -375,7 +380,9 @@ class ProcessTable:
         self._sessions &= {stat.sid for stat in processes.values()} | set(self._running)
 
 
-def _start(command: Command, *, root: str, container: bool, stdin: bool, tty: bool) -> tuple[HostProcess, int]:
+def _start(
+    command: Command, *, root: str, container: bool, started: Collection[int], stdin: bool, tty: bool
+) -> tuple[HostProcess, int]:
     """Fork and exec the launcher; the descriptor tells whether the program itself could be executed."""
     opened: list[int] = []
     child_side: list[int] = []
@@ -428,7 +435,9 @@ def _start(command: Command, *, root: str, container: bool, stdin: bool, tty: bo
         raise StartError(f'exec: "{command.argv[0] if command.argv else ""}": {error.strerror or error}') from error
     for fd in child_side:
         os.close(fd)
-    process = HostProcess(popen, root=root, container=container, streams=streams, stdin=stdin_writer, terminal=terminal)
+    process = HostProcess(
+        popen, root=root, container=container, started=started, streams=streams, stdin=stdin_writer, terminal=terminal
+    )
     return process, error_read
 
 

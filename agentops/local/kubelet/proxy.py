@@ -151,9 +151,17 @@ class ServiceProxy:
             async with client:
                 await self._forward(client, listening)
 
-        with listening.scope:
-            async with listener:
-                await listener.serve(handle, tg)
+        try:
+            with listening.scope:
+                async with listener:
+                    await listener.serve(handle, tg)
+        except* OSError as errors:
+            # Such as too many open files: tried again rather than taking the kubelet down.
+            frontend = listening.frontend
+            self._listening.pop(frontend.address, None)
+            self._on_error(frontend.service, f"stopped listening on {frontend.address}: {errors.exceptions[0]}")
+            await self._clock.sleep(_BIND_RETRY_S)
+            self._changed.set()
 
     async def _forward(self, client: SocketStream, listening: _Listening) -> None:
         for host, port in listening.order():

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,17 +86,16 @@ def members(processes: Mapping[int, Stat], leaders: Iterable[int], root: str) ->
     return found - {os.getpid(), os.getppid(), 0, 1}
 
 
-def kill_round(leaders: Iterable[int], root: str) -> int:
-    """SIGKILL to every living member once, and reaping of those that are our children; how many were alive.
+def kill_round(leaders: Collection[int], root: str, *, started: Collection[int] = ()) -> int:
+    """SIGKILL to every living member once, and reaping of inherited ones; how many were alive.
 
-    `leaders` themselves are not reaped: whoever started them wants their exit status.
+    `leaders` and the other processes `started` by us are not reaped: somebody wants their exit status.
     """
     processes = snapshot()
-    leaders = set(leaders)
     alive = 0
     for pid in members(processes, leaders, root):
         if processes[pid].zombie:
-            if processes[pid].ppid == os.getpid() and pid not in leaders:
+            if processes[pid].ppid == os.getpid() and pid not in leaders and pid not in started:
                 reap(pid)
             continue
         alive += 1
