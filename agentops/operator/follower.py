@@ -23,7 +23,6 @@ Errors
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 
@@ -43,6 +42,7 @@ from agentops.clients.errors import (
 )
 from agentops.clients.runtime import RuntimeClient
 from agentops.controller import Request
+from agentops.operator.inbox import Inbox
 from agentops.telemetry.logging import bind, get_logger
 from agentops.values.clock import Clock
 
@@ -101,12 +101,12 @@ class RunFollower:
     def __init__(self, wake: Callable[[Request], None], clock: Clock) -> None:
         self._wake = wake
         self._clock = clock
-        self._send, self._receive = anyio.create_memory_object_stream[_Order](math.inf)
+        self._orders: Inbox[_Order] = Inbox()
+        self._aborts: Inbox[Target] = Inbox()
         self._observations: dict[str, Observation] = {}
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._targets: dict[str, Target] = {}
         self._aborting: set[str] = set()
-        self._aborts_send, self._aborts = anyio.create_memory_object_stream[Target](math.inf)
 
     def dispatch(self, target: Target, prompt: str, headers: Mapping[str, str]) -> None:
         """Post the prompt, then follow. Does nothing for a run that is already followed."""
@@ -125,7 +125,7 @@ class RunFollower:
         target = self._targets.get(uid)
         if target is not None and uid not in self._aborting:
             self._aborting.add(uid)
-            self._aborts_send.send_nowait(target)
+            self._aborts.put(target)
 
     def forget(self, uid: str) -> None:
         """Stop following; safe for a run that is not followed."""
@@ -145,7 +145,8 @@ class RunFollower:
         async with anyio.create_task_group() as tasks:
             task_status.started()
             tasks.start_soon(self._abort_ordered, tasks)
-            async for order in self._receive:
+            while True:
+                order = await self._orders.get()
                 if order.target.uid in self._targets:
                     tasks.start_soon(self._drive, order)
 
@@ -155,7 +156,7 @@ class RunFollower:
             return
         self._targets[uid] = order.target
         self._observations[uid] = Observation(state=State.FOLLOWING if order.prompt is None else State.SENDING)
-        self._send.send_nowait(order)
+        self._orders.put(order)
 
     async def _drive(self, order: _Order) -> None:
         target = order.target
@@ -214,8 +215,8 @@ class RunFollower:
             pause_s = min(LAST_POLL_S, pause_s * 1.5)
 
     async def _abort_ordered(self, tasks: anyio.abc.TaskGroup) -> None:
-        async for target in self._aborts:
-            tasks.start_soon(self._abort, target)
+        while True:
+            tasks.start_soon(self._abort, await self._aborts.get())
 
     async def _abort(self, target: Target) -> None:
         deadline = self._clock.boottime() + ABORT_PATIENCE_S

@@ -6,7 +6,6 @@ anything back: clusters that forbid the operator egress see `EndpointReachable` 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import anyio
@@ -15,6 +14,7 @@ import httpx2
 from attrs import field, frozen
 
 from agentops.controller import Request
+from agentops.operator.inbox import Inbox
 from agentops.operator.words import Reason
 from agentops.values.clock import Clock
 
@@ -55,7 +55,7 @@ class EndpointProber:
         self._http = http
         self._wake = wake
         self._clock = clock
-        self._send, self._receive = anyio.create_memory_object_stream[Probe](math.inf)
+        self._questions: Inbox[Probe] = Inbox()
         self._asked: dict[Request, str] = {}
         self._findings: dict[Request, Finding] = {}
 
@@ -73,7 +73,7 @@ class EndpointProber:
         """Ask in the background; the answer wakes the Provider. The same question is not asked twice at once."""
         if self._asked.get(probe.request) != probe.fingerprint:
             self._asked[probe.request] = probe.fingerprint
-            self._send.send_nowait(probe)
+            self._questions.put(probe)
 
     def forget(self, request: Request) -> None:
         self._asked.pop(request, None)
@@ -83,8 +83,8 @@ class EndpointProber:
         """Until cancelled."""
         async with self._http() as http, anyio.create_task_group() as tasks:
             task_status.started()
-            async for probe in self._receive:
-                tasks.start_soon(self._answer, http, probe)
+            while True:
+                tasks.start_soon(self._answer, http, await self._questions.get())
 
     async def _answer(self, http: httpx2.AsyncClient, probe: Probe) -> None:
         status, reason, message = await check(http, probe)

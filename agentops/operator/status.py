@@ -40,7 +40,8 @@ class StatusDraft:
     def condition(self, type_: str, status: bool | None, reason: str, message: str) -> bool:
         """Set a condition; None is Unknown. Says whether status or reason changed: what an Event tells."""
         conditions = self.fields.setdefault("conditions", [])
-        before = get_condition(conditions, type_)
+        was = get_condition(conditions, type_)
+        before = (was["status"], was["reason"]) if was else None
         word = "Unknown" if status is None else str(status)
         set_condition(
             conditions,
@@ -51,7 +52,7 @@ class StatusDraft:
             observed_generation=int(self._metadata.get("generation", 0)),
             now=self._now,
         )
-        return before is None or (before["status"], before["reason"]) != (word, str(reason))
+        return before != (word, str(reason))
 
     def drop_condition(self, type_: str) -> None:
         conditions = self.fields.get("conditions") or []

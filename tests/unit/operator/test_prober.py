@@ -1,0 +1,108 @@
+"""Asking endpoints, against a scripted server on a virtual clock."""
+
+from __future__ import annotations
+
+import anyio
+import httpx2
+import pytest
+import trio.testing
+
+from agentops.controller import Request
+from agentops.operator.prober import INTERVAL_S, EndpointProber, Probe, check
+from agentops.values.clock import LoopClock
+
+pytestmark = pytest.mark.anyio
+KEY = Request("agents", "local")
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+def probe(fingerprint: str = "1", *, authenticated: bool = True) -> Probe:
+    return Probe(
+        request=KEY,
+        fingerprint=fingerprint,
+        url="http://model/v1/models",
+        headers={"Authorization": "Bearer top-secret"},
+        authenticated=authenticated,
+        fix="put a valid key into Secret agents/key",
+    )
+
+
+async def answer(handler: object, **kind: bool) -> tuple[bool, str, str]:
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(handler)) as http:  # type: ignore[arg-type]
+        return await check(http, probe(**kind))
+
+
+@pytest.mark.parametrize("status", [200, 404, 405])
+async def test_any_ordinary_answer_is_reachable(status: int) -> None:
+    assert (await answer(lambda _: httpx2.Response(status)))[:2] == (True, "Reachable")
+
+
+async def test_401_names_the_secret_and_the_fix() -> None:
+    status, reason, message = await answer(lambda _: httpx2.Response(401))
+    assert (status, reason) == (False, "Unauthorized")
+    assert "put a valid key into Secret agents/key" in message
+
+
+async def test_401_without_credentials_to_send_is_reachable() -> None:
+    assert (await answer(lambda _: httpx2.Response(401), authenticated=False))[:2] == (True, "Reachable")
+
+
+async def test_a_refused_connection_names_the_url_and_the_field() -> None:
+    def refuse(_: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("connection refused")
+
+    status, reason, message = await answer(refuse)
+    assert (status, reason) == (False, "Unreachable")
+    assert "http://model/v1/models" in message
+    assert "spec.endpoint.baseURL" in message
+
+
+async def test_a_server_error_is_unreachable() -> None:
+    assert (await answer(lambda _: httpx2.Response(503)))[:2] == (False, "Unreachable")
+
+
+async def test_silence_ends_after_five_seconds() -> None:
+    async def never(_: httpx2.Request) -> httpx2.Response:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    began = anyio.current_time()
+    assert (await answer(never))[:2] == (False, "Unreachable")
+    assert anyio.current_time() - began == pytest.approx(5)
+
+
+async def test_one_question_is_asked_once_and_again_after_five_minutes() -> None:
+    asked, woken = [], anyio.Event()
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return httpx2.Response(200)
+
+    def http() -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
+
+    prober = EndpointProber(http, lambda _: woken.set(), LoopClock())
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(prober.run)
+        assert prober.due_in_s(KEY, "1") == 0
+        prober.ask(probe())
+        prober.ask(probe())
+        await woken.wait()
+        assert len(asked) == 1
+        found = prober.finding(KEY, "1")
+        assert found is not None
+        assert found.status is True
+        assert prober.due_in_s(KEY, "1") == pytest.approx(INTERVAL_S)
+        assert prober.finding(KEY, "2") is None
+        assert prober.due_in_s(KEY, "2") == 0
+        await anyio.sleep(INTERVAL_S)
+        assert prober.due_in_s(KEY, "1") == 0
+        tasks.cancel_scope.cancel()
+
+
+def test_a_probe_does_not_show_its_key() -> None:
+    assert "top-secret" not in repr(probe())
