@@ -153,6 +153,7 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         if str(self.path) != ":memory:":
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its side files the same mode
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5)
         try:
             # FULL: what was answered with 202 survives power loss too. Turns are rare, an fsync is cheap.

@@ -168,6 +168,7 @@ class Turn:
                 self._finish_stream(Finish("error", Usage()))
             for block in unanswered:
                 self._answered(block, ToolOutcome(f"not finished: the turn was {marker}", True, "{}"))
+            self._note_output()
             self._record_step()
             self._finish_step("error")
         note = f"[{marker}: the turn ended here. {error}]"
@@ -189,11 +190,14 @@ class Turn:
             await self._run_tools(calls)
             span.set_attribute("step.finish_reason", self._last.reason)
             span.set_attribute("step.tool_call_count", len(calls))
-        text = "".join(block.value for block in self._blocks if block.kind == "text")
-        self.output = text or self.output
+        self._note_output()
         self._record_step()
         self._finish_step(self._last.reason)
         return bool(calls) and not self._limit_reached()
+
+    def _note_output(self) -> None:
+        """The output of a turn is the text of its last step that had some."""
+        self.output = "".join(block.value for block in self._blocks if block.kind == "text") or self.output
 
     def _limit_reached(self) -> bool:
         limit, used = self._setup.max_steps, self._last.usage.input_tokens

@@ -22,7 +22,8 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 @define
 class Reply:
-    """One answer. `chunks` are deltas; `gate` is waited for before the delta at `gate_at`; `breaks` cuts the stream."""
+    """One answer. `chunks` are deltas; `gate` is waited for before the delta at `gate_at`; `breaks` cuts
+    the connection, `ends_early` ends the stream without a finish, `raw` is sent instead of all this."""
 
     chunks: list[dict[str, Any]] = field(factory=list)
     finish: str = "stop"
@@ -32,6 +33,7 @@ class Reply:
     gate: anyio.Event | None = None
     gate_at: int = 0
     breaks: bool = False
+    ends_early: bool = False
     usage: dict[str, int] = field(factory=lambda: dict(USAGE))
     raw: bytes | None = None
 
@@ -111,6 +113,8 @@ async def _stream(reply: Reply) -> AsyncIterator[bytes]:
         await reply.gate.wait()
     if reply.breaks:
         raise ConnectionResetError("the test broke the stream")
+    if reply.ends_early:
+        return
     yield _chunk([{"index": 0, "delta": {}, "finish_reason": reply.finish}])
     yield _chunk([], usage=reply.usage)
     yield b"data: [DONE]\n\n"

@@ -104,29 +104,41 @@ class OpenAICompatAdapter:
         headers: dict[str, Any] = dict(trace_headers)
         if self._anonymous:
             headers["Authorization"] = self._openai.Omit()
+        answering = False
         try:
             response = await self._client.chat.completions.create(**request, extra_headers=headers)
+            answering = True
             async with response:
                 reader = _StreamReader(self._new_id)
                 async for chunk in response:
                     for delta in reader.feed(chunk):
                         yield delta
+                if not reader.finished:  # half an answer must not pass for a whole one
+                    raise self._broken(model, "the stream ended early")
                 yield reader.finish()
+        except self._openai.APIConnectionError as error:
+            if isinstance(error.__cause__, ProviderFault):  # from our OAuth2, wrapped by the SDK
+                raise error.__cause__ from None
+            if answering:
+                raise self._broken(model, _short(error.__cause__ or error)) from error
+            raise self._fault(error, model) from error
         except self._openai.APIError as error:
             raise self._fault(error, model) from error
-        except httpx2.HTTPError as error:  # a connection that breaks mid-stream is not wrapped by the SDK
-            raise ProviderFault(
-                f"provider {self.provider}: the connection to {self._base_url} broke while model {model} was "
-                f"answering ({_short(error)})",
-                provider=self.provider,
-                model=model,
-                retryable=True,
-                kind="connection_error",
-            ) from error
+        except httpx2.HTTPError as error:
+            raise self._broken(model, _short(error)) from error
         except orjson.JSONDecodeError as error:
             raise self._bad_reply(model, error) from error
         except ValueError as error:  # the SDK's decoder: json.JSONDecodeError is a ValueError
             raise self._bad_reply(model, error) from error
+
+    def _broken(self, model: str, how: str) -> ProviderFault:
+        return ProviderFault(
+            f"provider {self.provider} ({self._base_url}): the answer of model {model} broke off: {how}",
+            provider=self.provider,
+            model=model,
+            retryable=True,
+            kind="connection_error",
+        )
 
     def _bad_reply(self, model: str, error: Exception) -> ProviderReplyFault:
         return ProviderReplyFault(
@@ -265,6 +277,11 @@ class _StreamReader:
         if call.function and call.function.arguments:
             deltas.append(ToolInputDelta(call_id, call.function.arguments))
         return deltas
+
+    @property
+    def finished(self) -> bool:
+        """The model said why it stopped."""
+        return self._reason is not None
 
     def finish(self) -> Finish:
         reason: FinishReason = self._reason or "unknown"

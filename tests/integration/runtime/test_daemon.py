@@ -245,6 +245,25 @@ async def test_a_stream_that_breaks_falls_back_with_the_same_tools(tmp_path: Pat
     assert first.requests[0]["tools"] == second.requests[0]["tools"]
 
 
+@pytest.mark.parametrize("broken", [{"breaks": True}, {"ends_early": True}])
+async def test_half_an_answer_is_a_failure_that_keeps_the_half(tmp_path: Path, broken: dict[str, bool]) -> None:
+    async with agent_with(tmp_path, say("half of", **broken)) as (client, _):
+        await client.start("x", "run-1")
+        record = await client.finished("run-1")
+    assert (record["state"], record["output"]) == ("failed", "half of")
+    assert "broke off" in record["error"]
+
+
+@pytest.mark.parametrize("raw", [b"<html>hello</html>", b"data: {not json\n\n", b""])
+async def test_something_that_is_no_model_is_named(tmp_path: Path, raw: bytes) -> None:
+    reply = say(raw=raw)
+    async with agent_with(tmp_path, reply, reply, reply) as (client, _):
+        await client.start("x", "run-1")
+        record = await client.finished("run-1")
+    assert record["state"] == "failed"
+    assert "provider local" in record["error"]
+
+
 async def test_bad_tool_arguments_and_unknown_tools_become_error_results(tmp_path: Path) -> None:
     script = [
         call(("c1", "bash", '{"command": '), ("c2", "teleport", {}), ("c3", "read", {}), ("c4", "ls", "")),
@@ -369,6 +388,46 @@ async def test_a_turn_that_outlasts_the_grace_is_recorded_interrupted(tmp_path: 
         async with running(settings) as client:
             record = (await client.http.get("/runs/run-1")).json()
             memory = (await client.http.get("/working-memory")).json()
-    assert (record["state"], record["reason"], record["output"]) == ("failed", "Interrupted", "")
+    assert (record["state"], record["reason"], record["output"]) == ("failed", "Interrupted", "half")
     assert "half" in str(memory[1])
     assert "interrupted" in str(memory[1])
+
+
+async def test_one_trace_goes_from_the_caller_to_the_model(tmp_path: Path) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    async with agent_with(tmp_path, say("x")) as (client, model):
+        answer = await client.prompt("x", traceparent=f"00-{trace_id}-b7ad6b7169203331-01")
+    assert answer.json()["traceID"] == trace_id
+    assert model.headers[0]["traceparent"].split("-")[1] == trace_id
+
+
+async def test_without_a_token_the_daemon_is_open_only_when_told_so(tmp_path: Path) -> None:
+    async with FakeModel(say("x")).serving() as model:
+        config = write_config(tmp_path / "c.json", model.url)
+        async with running(settings_in(tmp_path, config, token_file=None, insecure=True)) as client:
+            assert (await client.prompt("x")).status_code == 200
+
+
+async def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    async with agent_with(tmp_path) as (client, _):
+        answer = await client.prompt("x" * (5 << 20))
+    assert answer.status_code == 413
+
+
+async def test_the_state_file_is_the_agents_alone(tmp_path: Path) -> None:
+    async with agent_with(tmp_path, say("x")) as (client, _):
+        await client.prompt("x")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "state").iterdir()}
+    assert set(modes.values()) == {0o600}, modes
+
+
+async def test_a_token_endpoint_that_refuses_is_named(tmp_path: Path) -> None:
+    async with FakeModel().serving() as model:
+        oauth2 = {"tokenURL": f"{model.url}/nothing", "clientIDEnv": "ID", "clientSecretEnv": "SECRET"}
+        provider = {"name": "local", "type": "openaicompat", "baseURL": model.url, "oauth2": oauth2}
+        config = write_config(tmp_path / "c.json", model.url, providers=[provider])
+        settings = settings_in(tmp_path, config, environ={"PATH": "/bin", "ID": "me", "SECRET": "hush"})
+        async with running(settings) as client:
+            answer = await client.prompt("x")
+    assert f"token endpoint {model.url}/nothing" in answer.json()["error"]
+    assert "hush" not in answer.text
