@@ -1,0 +1,278 @@
+import anyio
+import pytest
+from support.scripted_transport import Feed, listing, ok, pod, status
+
+from agentops.controller import CacheNotStarted, Client, ResourceNotCached, Scope, StaleCache
+from agentops.controller.cache import Cache, CacheOptions
+from agentops.kube.client import ApiClient
+from agentops.kube.errors import NotFound
+from agentops.kube.kinds import NODE, POD, SECRET
+
+pytestmark = pytest.mark.anyio
+
+PODS = "/api/v1/pods"
+ONE = "/api/v1/namespaces/default/pods/a"
+
+
+class World:
+    def __init__(self, transport, clock, rng, **options):
+        self.transport = transport
+        self.live = ApiClient(transport, clock=clock)
+        self.stale = []
+        self.cache = Cache(
+            self.live, CacheOptions(**options), clock=clock, rng=rng, on_stale=lambda: self.stale.append(1)
+        )
+        self.client = Client(self.live, self.cache, uncached=[NODE])
+        self.feed = Feed()
+        transport.on("GET", PODS, listing(10, pod("a", 5), pod("b", 6)))
+        transport.on_watch(PODS, self.feed)
+
+    async def run(self, body):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self.cache.run)
+            await self.cache.wait_for_sync()
+            await body()
+            tasks.cancel_scope.cancel()
+
+    @property
+    def fence(self):
+        return self.cache.lookup(POD, started=False).parts[0].fence
+
+
+@pytest.fixture
+def world(transport, clock, rng):
+    world = World(transport, clock, rng)
+    world.cache.informer(POD)
+    return world
+
+
+async def test_reads_come_from_the_cache_and_absent_objects_are_not_found(world, transport):
+    async def body():
+        before = len(transport.requests)
+        assert (await world.client.get(POD, "a", "default"))["kind"] == "Pod"
+        assert [p["metadata"]["name"] for p in await world.client.list(POD)] == ["a", "b"]
+        assert await world.client.try_get(POD, "zz", "default") is None
+        with pytest.raises(NotFound, match='pods "zz" not found'):
+            await world.client.get(POD, "zz", "default")
+        assert len(transport.requests) == before
+
+    await world.run(body)
+
+
+async def test_reading_what_nobody_watches_names_the_two_fixes(world):
+    async def body():
+        with pytest.raises(ResourceNotCached, match=r"secrets is not cached: watch it with .*, or name it in ManagerOptions.uncached"):
+            await world.client.get(SECRET, "s", "default")
+
+    await world.run(body)
+
+
+async def test_reading_before_the_start_is_no_not_found(world):
+    with pytest.raises(CacheNotStarted):
+        await world.client.get(POD, "a", "default")
+
+
+async def test_uncached_kinds_are_read_live(world, transport):
+    transport.on("GET", "/api/v1/nodes/n1", ok({"kind": "Node", "metadata": {"name": "n1"}}))
+    assert (await world.client.get(NODE, "n1"))["metadata"]["name"] == "n1"
+
+
+async def test_metadata_only_kinds_say_so_when_read_whole(transport, clock, rng):
+    world = World(transport, clock, rng)
+    world.cache.informer(POD, metadata_only=True)
+
+    async def body():
+        assert "spec" not in await world.client.get(POD, "a", "default", metadata_only=True)
+        with pytest.raises(ResourceNotCached, match="metadata only"):
+            await world.client.get(POD, "a", "default")
+
+    await world.run(body)
+
+
+async def test_read_after_own_write_waits_for_the_cache_to_see_it(world, transport):
+    transport.on("PUT", ONE, ok(pod("a", 20, labels={"new": "yes"})))
+
+    async def body():
+        await world.client.update(POD, pod("a", 5))
+        times = {}
+
+        async def read(name):
+            obj = await world.client.get(POD, name, "default")
+            times[name] = (anyio.current_time(), obj["metadata"]["resourceVersion"])
+
+        start = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read, "a")
+            tasks.start_soon(read, "b")
+            await anyio.sleep(3)
+            world.feed.event("MODIFIED", pod("a", 20, labels={"new": "yes"}))
+        assert times["b"] == (start, "6"), "other keys are not held up"
+        assert times["a"] == (start + 3, "20")
+        assert len(world.fence) == 0
+
+    await world.run(body)
+
+
+async def test_list_waits_for_writes_of_its_namespace_only(world, transport):
+    transport.on("PUT", ONE, ok(pod("a", 20)))
+
+    async def body():
+        await world.client.update(POD, pod("a", 5))
+        with anyio.fail_after(1):
+            await world.client.list(POD, "elsewhere")
+            await world.client.list(POD, consistency="none")
+        with pytest.raises(StaleCache):
+            await world.client.list(POD, "default")
+
+    await world.run(body)
+
+
+async def test_bookmark_releases_a_waiting_read(world, transport):
+    transport.on("PUT", ONE, ok(pod("a", 20)))
+
+    async def body():
+        await world.client.update(POD, pod("a", 5))
+        world.feed.bookmark(25)
+        await world.client.get(POD, "a", "default")
+        assert len(world.fence) == 0
+
+    await world.run(body)
+
+
+async def test_wait_is_bounded_and_then_says_stale(world, transport):
+    transport.on("PUT", ONE, ok(pod("a", 20)))
+
+    async def body():
+        await world.client.update(POD, pod("a", 5))
+        start = anyio.current_time()
+        with pytest.raises(StaleCache, match="pods default/a"):
+            await world.client.get(POD, "a", "default")
+        assert anyio.current_time() - start == pytest.approx(10)
+        assert world.stale == [1]
+
+    await world.run(body)
+
+
+async def test_read_waits_while_a_write_to_the_key_is_in_flight(world, transport):
+    async def body():
+        order = []
+
+        async def slow(*args, **kwargs):
+            await anyio.sleep(2)
+            order.append("answered")
+            return pod("a", 5)
+
+        world.live.update = slow
+
+        async def write():
+            await world.client.update(POD, pod("a", 5))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            await anyio.sleep(1)
+            await world.client.get(POD, "a", "default")
+            order.append("read")
+        assert order == ["answered", "read"]
+
+    await world.run(body)
+
+
+async def test_failed_write_leaves_nothing_to_wait_for(world, transport):
+    transport.on("PUT", ONE, status(409, "Conflict"))
+
+    async def body():
+        with pytest.raises(Exception, match="Conflict"):
+            await world.client.update(POD, pod("a", 5))
+        assert len(world.fence) == 0
+
+    await world.run(body)
+
+
+async def test_read_after_own_delete_waits_until_the_object_is_gone(world, transport):
+    transport.on("DELETE", ONE, ok({"kind": "Status", "status": "Success", "details": {"uid": "uid-a"}}))
+
+    async def body():
+        await world.client.delete(POD, "a", "default")
+
+        async def later():
+            await anyio.sleep(2)
+            world.feed.event("DELETED", pod("a", 21))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(later)
+            assert await world.client.try_get(POD, "a", "default") is None
+        assert len(world.fence) == 0
+
+    await world.run(body)
+
+
+async def test_write_that_the_selector_hides_is_not_waited_for(transport, clock, rng):
+    world = World(transport, clock, rng, scopes={POD: Scope(labels="app=x")})
+    world.cache.informer(POD)
+    transport.on("PUT", ONE, ok(pod("a", 20, labels={"app": "y"})))
+
+    async def body():
+        await world.client.update(POD, pod("a", 5))
+        with anyio.fail_after(1):
+            await world.client.get(POD, "a", "default")
+
+    await world.run(body)
+
+
+async def test_one_watch_per_configured_namespace_and_a_clear_error_outside(transport, clock, rng):
+    world = World(transport, clock, rng, namespaces=("x", "y"))
+    for namespace in "xy":
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        transport.on("GET", path, listing(10, pod("p", 5, namespace)))
+    world.cache.informer(POD)
+
+    async def body():
+        assert [p["metadata"]["namespace"] for p in await world.client.list(POD)] == ["x", "y"]
+        assert (await world.client.get(POD, "p", "y"))["metadata"]["namespace"] == "y"
+        with pytest.raises(ResourceNotCached, match="'z' is not cached; the cache covers x, y"):
+            await world.client.get(POD, "p", "z")
+
+    await world.run(body)
+
+
+async def test_index_finds_by_value(world):
+    world.cache.add_index(POD, "node", lambda obj: [obj["spec"]["nodeName"]])
+
+    async def body():
+        assert len(await world.client.list(POD, index=("node", "n1"))) == 2
+        assert await world.client.list(POD, index=("node", "n2")) == []
+        with pytest.raises(KeyError):
+            await world.client.list(POD, index=("nope", "x"))
+
+    await world.run(body)
+
+
+async def test_removed_informer_ends_its_watch_and_later_reads_say_so(world, transport):
+    async def body():
+        world.cache.remove_informer(POD)
+        await anyio.sleep(1)
+        with pytest.raises(ResourceNotCached):
+            await world.client.get(POD, "a", "default")
+
+    await world.run(body)
+
+
+async def test_equal_requests_share_one_informer_and_added_ones_start_at_once(world, transport):
+    async def body():
+        assert world.cache.informer(POD) is world.cache.informer(POD)
+        transport.on("GET", "/api/v1/nodes", listing(10, kind="NodeList"))
+        with anyio.fail_after(1):
+            await world.cache.informer(NODE).wait_for_sync()
+
+    await world.run(body)
+
+
+async def test_unreachable_kind_is_named_as_the_problem(world, transport):
+    async def body():
+        transport.on("GET", "/api/v1/secrets", status(403, "Forbidden", "secrets is forbidden"))
+        world.cache.informer(SECRET)
+        await anyio.sleep(1)
+        assert not world.cache.is_fresh()
+        assert "secrets is forbidden" in world.cache.problems()[0]
+
+    await world.run(body)
