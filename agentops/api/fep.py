@@ -1,7 +1,7 @@
 """FEP, the events a turn streams: over SSE from a daemon, on standard output from a task.
 
-Every event is one flat JSON object with `type`, `timestamp` (RFC 3339, milliseconds), `seq` (counts
-from 1 per process, also the SSE `id`) and `session_id`. Keys are snake_case, those of the
+Every event is one flat JSON object with `type`, `timestamp` (RFC 3339, milliseconds), `seq` (grows
+by one per event, also across restarts of a daemon, where it may skip; also the SSE `id`) and `session_id`. Keys are snake_case, those of the
 `delegation.*` events camelCase. One turn reads
 
     agent_start

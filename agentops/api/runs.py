@@ -14,6 +14,8 @@ from attrs import field, frozen
 from agentops.api.codec import wire
 
 RUN_NAME_HEADER = "X-AgentOps-Run-Name"
+RUN_UID_HEADER = "X-AgentOps-Run-UID"
+"""Tells AgentRuns of the same name apart: a finished record of another uid gives way to the new run."""
 PARENT_AGENT_HEADER = "X-AgentOps-Parent-Agent"
 TOKEN_HEADER = "X-AgentOps-Token"
 """The bearer again, for callers behind pods/proxy: the API server keeps `Authorization` for itself."""

@@ -139,6 +139,9 @@ class _View:
         data = event.data
         if event.type == "text_start":
             self._text = ""
+        elif event.type == "text_reset":
+            self._text = ""
+            self.note("the answer starts again, from another model")
         elif event.type == "text_delta":
             self._text += data.get("delta", "")
             if self._live:
