@@ -1,7 +1,8 @@
 """FEP, the events a turn streams: over SSE from a daemon, on standard output from a task.
 
-Every event is one flat JSON object with `type`, `timestamp` (RFC 3339, milliseconds), `seq` (grows
-by one per event, also across restarts of a daemon, where it may skip; also the SSE `id`) and `session_id`. Keys are snake_case, those of the
+Every event is one flat JSON object with `type`, `timestamp` (RFC 3339, milliseconds), `seq` and
+`session_id`. `seq` grows by one per event and is also the SSE `id`; a daemon goes on above the numbers
+of its earlier process, so that replay never confuses two. Keys are snake_case, those of the
 `delegation.*` events camelCase. One turn reads
 
     agent_start

@@ -26,7 +26,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agentops.api.codec import WireError, loads, to_wire
-from agentops.api.runs import AcceptedRun, PARENT_AGENT_HEADER, PromptRequest, RUN_NAME_HEADER, RUN_UID_HEADER, RunRecord, RunState
+from agentops.api.runs import (
+    PARENT_AGENT_HEADER,
+    RUN_NAME_HEADER,
+    RUN_UID_HEADER,
+    AcceptedRun,
+    PromptRequest,
+    RunRecord,
+    RunState,
+)
 from agentops.net.auth import BearerAuth
 from agentops.net.serve import Readiness, health_routes
 from agentops.runtime.agent import Agent, Run, RunRequest
