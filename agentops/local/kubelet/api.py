@@ -119,4 +119,5 @@ class ClusterApi:
                 raise
 
     def event(self, pod: Object, type: str, reason: str, message: str, container: str = "") -> None:
-        self._recorder.event(pod, type, reason, message)
+        regarding = {**pod, "fieldPath": f"spec.containers{{{container}}}"} if container else pod
+        self._recorder.event(regarding, type, reason, message)

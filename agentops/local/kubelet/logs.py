@@ -109,12 +109,14 @@ class LogWriter:
         if self._closed:
             return
         stamp = nano(self._clock.now())
-        for stream, rest in self._pending.items():
-            if rest:
-                self._append(encode(stamp, stream, rest, partial=True))
-        self._closed = True
-        self._file.close()
-        self._changed.set()
+        try:
+            for stream, rest in self._pending.items():
+                if rest:
+                    self._append(encode(stamp, stream, rest, partial=True))
+        finally:
+            self._closed = True
+            self._file.close()
+            self._changed.set()
 
     async def wait_for_more(self) -> None:
         """Until something was written or the log was closed."""

@@ -8,7 +8,7 @@ restarts them, so that deleting a pod first stops the restarting and then the pr
     set up ──> init containers ──> containers ──> all over ──> ended ──> object deleted
        └─────────── deletion, deadline, object vanished ──────────┘
 
-What the API server knows of the pod is written by one task (`_publish_forever`) from the containers' records,
+What the API server knows of the pod is written by one task (`StatusWriter.run`) from the containers' records,
 whenever one of them changed.
 """
 
@@ -44,6 +44,7 @@ from agentops.local.kubelet.status import (
     pod_status,
     should_restart,
 )
+from agentops.local.kubelet.status_writer import RETRY_S, StatusWriter
 from agentops.local.kubelet.strays import PIDFILE
 from agentops.local.kubelet.termination import termination_message
 from agentops.local.kubelet.volumes import PodVolumes
@@ -59,7 +60,6 @@ REFRESH_S = 30.0
 """How often volumes made from API objects are compared with them."""
 _CONFIG_RETRY_S = 3.0
 _MOUNT_RETRY_S = (0.5, 10.0)
-_PUBLISH_RETRY_S = 1.0
 _DEFAULT_GRACE_S = 30
 _AFTER_HOOK_S = 2.0
 """What a program gets at least between SIGTERM and SIGKILL when its preStop hook has used up the grace."""
@@ -83,9 +83,7 @@ class PodWorker:
         self._sandbox_ready = False
         self._ended = False
         self._failure: tuple[str, str] | None = None
-        self._published: Object | None = None
-        self._dirty = anyio.Event()
-        self._publishing = anyio.Lock()
+        self._report = StatusWriter(host.api, host.clock, lambda: self.pod, self._status, self.gone)
         self._life = anyio.CancelScope()
         self._deleting = anyio.Event()
         self._gone = anyio.Event()
@@ -124,7 +122,7 @@ class PodWorker:
             self._tasks = tg
             try:
                 if (self.pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
-                    tg.start_soon(self._publish_forever)
+                    tg.start_soon(self._report.run)
                     await self._live()
                     await self._stop_containers()
                     await self._end()
@@ -175,7 +173,7 @@ class PodWorker:
             check_allowed(self.pod)
         except PodRefused as error:
             self._event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
-            self._touch()
+            self._report.touch()
             await anyio.sleep_forever()
         spec = self.pod["spec"]
         ports = [p["containerPort"] for c in spec.get("containers") or () for p in c.get("ports") or ()]
@@ -195,11 +193,11 @@ class PodWorker:
             {"status.podIP": self.pod_ip, "status.hostIP": self._host.host_ip},
             self._host.allocatable,
         )
-        self._touch()
+        self._report.touch()
         await self._fill(volumes)
         self._volumes = volumes
         self._sandbox_ready = True
-        self._touch()
+        self._report.touch()
 
     async def _fill(self, volumes: PodVolumes) -> None:
         delay_s, longest_s = _MOUNT_RETRY_S
@@ -265,7 +263,7 @@ class PodWorker:
                 f"Back-off restarting failed container {container.name} in pod {self.name}",
                 container,
             )
-            self._touch()
+            self._report.touch()
             await self._clock.sleep(delay_s)
         else:
             container.state = Waiting("ContainerCreating")
@@ -293,13 +291,13 @@ class PodWorker:
                 self._event("Warning", "Failed", f'Failed to pull image "{name}": {error}', container)
                 self._event("Warning", "Failed", "Error: ErrImagePull", container)
                 container.state = Waiting("ErrImagePull", str(error))
-                self._touch()
+                self._report.touch()
                 delay_s = backoff.next_delay_s()
                 await self._clock.sleep(delay_s / 10)
                 self._event("Normal", "BackOff", f'Back-off pulling image "{name}"', container)
                 self._event("Warning", "Failed", "Error: ImagePullBackOff", container)
                 container.state = Waiting("ImagePullBackOff", f'Back-off pulling image "{name}": ErrImagePull: {error}')
-                self._touch()
+                self._report.touch()
                 await self._clock.sleep(delay_s * 0.9)
                 continue
             self._event("Normal", "Pulled", f'Container image "{name}" already present on machine', container)
@@ -322,7 +320,7 @@ class PodWorker:
             except ContainerConfig as error:
                 container.state = Waiting("CreateContainerConfigError", str(error))
                 self._event("Warning", "Failed", f"Error: {error}", container)
-                self._touch()
+                self._report.touch()
             except KubeError as error:
                 log.warning("kubelet.pod.configure", pod=f"{self.namespace}/{self.name}", error=str(error))
             await self._clock.sleep(_CONFIG_RETRY_S)
@@ -335,8 +333,10 @@ class PodWorker:
         container.started = container.ready = False
         self._event("Normal", "Created", f"Container created: {container.name}", container)
         now = self._clock.now()
+        writer: LogWriter | None = None
         try:
             sandbox.build(plan.box)
+            writer = LogWriter(container.log_path(self.pod_dir, container.attempts), self._clock)
             process = await self._host.spawner.spawn(
                 sandbox.command(plan.box, plan.argv, plan.env),
                 root=sandbox.root(plan.box),
@@ -345,12 +345,13 @@ class PodWorker:
                 pidfile=self.pod_dir / "containers" / container.name / PIDFILE,
             )
         except (StartError, OSError) as error:
+            if writer is not None:
+                writer.close()
             container.state = Terminated(127, "ContainerCannotRun", now, now, str(error), container.container_id)
             self._event("Warning", "Failed", f"Error: failed to start container {container.name!r}: {error}", container)
-            self._touch()
+            self._report.touch()
             return None
-        path = container.log_path(self.pod_dir, container.attempts)
-        run = Run(process, plan.box, plan.env, LogWriter(path, self._clock), now, self._clock.boottime())
+        run = Run(process, plan.box, plan.env, writer, now, self._clock.boottime())
         container.run = run
         container.state = Running(now)
         container.started = not container.spec.get("startupProbe")
@@ -360,7 +361,7 @@ class PodWorker:
         self._tasks.start_soon(self._attend, container, run)
         self._forget_old_logs(container)
         self._event("Normal", "Started", f"Container started: {container.name}", container)
-        self._touch()
+        self._report.touch()
         return run
 
     def _forget_old_logs(self, container: Container) -> None:
@@ -373,15 +374,29 @@ class PodWorker:
         """Carry the output away, and note how the run ended. Goes on while the pod is being stopped."""
 
         async def sink(stream: str, data: bytes) -> None:
-            run.log.write(stream, data)
             run.broadcast.send(stream, data)
+            try:
+                run.log.write(stream, data)
+            except OSError as error:
+                # A full disk loses output; it must not lose the container.
+                log.warning("kubelet.log.lost", pod=f"{self.namespace}/{self.name}", error=str(error))
 
-        with anyio.CancelScope(shield=True):
-            await run.process.pump(sink)
-            code = await run.process.wait()
-        run.log.close()
-        run.broadcast.close()
-        run.process.close()
+        try:
+            with anyio.CancelScope(shield=True):
+                await run.process.pump(sink)
+                code = await run.process.wait()
+            self._note_end(container, run, code)
+        finally:
+            run.broadcast.close()
+            run.process.close()
+            run.done.set()
+            self._report.touch()
+
+    def _note_end(self, container: Container, run: Run, code: int) -> None:
+        try:
+            run.log.close()
+        except OSError as error:
+            log.warning("kubelet.log.lost", pod=f"{self.namespace}/{self.name}", error=str(error))
         container.state = Terminated(
             exit_code=code,
             reason=exit_reason(code),
@@ -391,8 +406,6 @@ class PodWorker:
             container_id=container.container_id,
         )
         container.started = container.ready = False
-        run.done.set()
-        self._touch()
 
     def _message_file(self, run: Run) -> Path:
         return self._host.sandbox.host_path(run.box, run.box.termination_path)
@@ -409,7 +422,7 @@ class PodWorker:
             self._event("Warning", "Unhealthy", message, container)
 
         prober = self._prober(container, run)
-        probes = ContainerProbes(container, run, prober, self._clock, self._touch, unhealthy, condemn)
+        probes = ContainerProbes(container, run, prober, self._clock, self._report.touch, unhealthy, condemn)
         async with anyio.create_task_group() as tg:
             tg.start_soon(probes.watch)
             await run.done.wait()
@@ -526,8 +539,8 @@ class PodWorker:
                 container.state = container.last
         self._ended = True
         self._sandbox_ready = False
-        while not self._gone.is_set() and not await self._publish():
-            await self._clock.sleep(_PUBLISH_RETRY_S)
+        while not self._gone.is_set() and not await self._report.write():
+            await self._clock.sleep(RETRY_S)
         if self._volumes is not None:
             self._volumes.remove()
 
@@ -539,45 +552,11 @@ class PodWorker:
                 return
             except KubeError as error:
                 log.warning("kubelet.pod.delete", pod=f"{self.namespace}/{self.name}", error=str(error))
-                await self._clock.sleep(_PUBLISH_RETRY_S)
+                await self._clock.sleep(RETRY_S)
 
     # The report
 
-    def _touch(self) -> None:
-        self._dirty.set()
-
-    async def _publish_forever(self) -> None:
-        while True:
-            await self._dirty.wait()
-            self._dirty = anyio.Event()
-            if not await self._publish():
-                await self._clock.sleep(_PUBLISH_RETRY_S)
-                self._touch()
-
-    async def _publish(self) -> bool:
-        """Write the status if it changed. False when it must be tried again."""
-        async with self._publishing:
-            status = self._status()
-            if status == self._published or self._gone.is_set():
-                return True
-            try:
-                exists = await self._host.api.patch_status(self.pod, status)
-            except KubeError as error:
-                log.warning("kubelet.pod.status", pod=f"{self.namespace}/{self.name}", error=str(error))
-                return False
-            self._published = status
-            if not exists:
-                self.gone()
-            return True
-
-    def _status(self) -> dict[str, Any]:
-        before = dict(self.pod.get("status") or {})
-        if self._published is not None:
-            ours = {c["type"]: c for c in self._published["conditions"]}
-            before["conditions"] = [
-                *ours.values(),
-                *(c for c in before.get("conditions") or () if c["type"] not in ours),
-            ]
+    def _status(self, before: Object) -> dict[str, Any]:
         return pod_status(
             {**self.pod, "status": before},
             {c.name: c.record() for c in self.containers.values()},
