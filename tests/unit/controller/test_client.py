@@ -61,7 +61,9 @@ async def test_reads_come_from_the_cache_and_absent_objects_are_not_found(world,
 
 async def test_reading_what_nobody_watches_names_the_two_fixes(world):
     async def body():
-        with pytest.raises(ResourceNotCached, match=r"secrets is not cached: watch it with .*, or name it in ManagerOptions.uncached"):
+        with pytest.raises(
+            ResourceNotCached, match=r"secrets is not cached: watch it with .*, or name it in ManagerOptions.uncached"
+        ):
             await world.client.get(SECRET, "s", "default")
 
     await world.run(body)

@@ -1,0 +1,156 @@
+import anyio
+import pytest
+from support.scripted_transport import ok, pod, status
+
+from agentops.controller.events import EventBroadcaster
+from agentops.kube.client import ApiClient
+from agentops.kube.errors import TransportError
+
+pytestmark = pytest.mark.anyio
+
+EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
+
+
+@pytest.fixture
+def broadcaster(transport, clock, rng):
+    transport.on("POST", EVENTS, lambda request: ok(request.body))
+    return EventBroadcaster(ApiClient(transport, clock=clock), instance="host", clock=clock, rng=rng)
+
+
+@pytest.fixture
+def recorder(broadcaster):
+    return broadcaster.recorder("agent-controller")
+
+
+async def running(broadcaster, body):
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(broadcaster.run)
+        await body()
+        tasks.cancel_scope.cancel()
+    await broadcaster.flush()
+
+
+async def test_event_has_what_kubectl_shows(broadcaster, recorder, transport):
+    async def body():
+        recorder.event(pod("a", 5), "Warning", "Failed", "it broke", "Reconciling", related=pod("b", 6))
+        await anyio.sleep(1)
+
+    await running(broadcaster, body)
+    (request,) = transport.sent("POST")
+    event = request.body
+    assert event["metadata"]["name"].startswith("a.")
+    assert event["regarding"] == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "namespace": "default",
+        "name": "a",
+        "uid": "uid-a",
+        "resourceVersion": "5",
+    }
+    assert event["related"]["name"] == "b"
+    assert (event["type"], event["reason"], event["action"], event["note"]) == (
+        "Warning",
+        "Failed",
+        "Reconciling",
+        "it broke",
+    )
+    assert event["reportingController"] == "agent-controller"
+    assert event["reportingInstance"] == "agent-controller-host"
+    assert event["eventTime"].endswith("Z")
+    assert "series" not in event
+
+
+async def test_repetitions_become_a_series_that_is_written_twice_and_counted(broadcaster, recorder, transport):
+    def patched(request):
+        return ok(request.body)
+
+    async def body():
+        recorder.event(pod("a", 5), "Normal", "Waiting", "first")
+        await anyio.sleep(1)
+        name = transport.sent("POST")[0].body["metadata"]["name"]
+        transport.on("PATCH", f"{EVENTS}/{name}", patched)
+        for version in range(6, 36):
+            recorder.event(pod("a", version), "Normal", "Waiting", f"note {version}")
+            await anyio.sleep(1)
+        assert [r.body["series"]["count"] for r in transport.sent("PATCH")] == [2]
+        await anyio.sleep(600)
+
+    await running(broadcaster, body)
+    assert len(transport.sent("POST")) == 1
+    assert [r.body["series"]["count"] for r in transport.sent("PATCH")] == [2, 31]
+    assert broadcaster.statistics().series == 0
+
+
+async def test_another_reason_is_another_event(broadcaster, recorder, transport):
+    async def body():
+        for reason in ("A", "B"):
+            recorder.event(pod("a", 5), "Normal", reason, "same note")
+        await anyio.sleep(1)
+
+    await running(broadcaster, body)
+    assert len(transport.sent("POST")) == 2
+
+
+async def test_series_whose_event_has_expired_begins_again(broadcaster, recorder, transport):
+    async def body():
+        recorder.event(pod("a", 5), "Normal", "R", "n")
+        await anyio.sleep(1)
+        recorder.event(pod("a", 5), "Normal", "R", "n")
+        await anyio.sleep(1)
+
+    await running(broadcaster, body)
+    posts = transport.sent("POST")
+    assert len(posts) == 2, "PATCH was answered 404"
+    assert posts[1].body["series"]["count"] == 2
+
+
+async def test_recording_never_raises_and_never_blocks(broadcaster, recorder, caplog):
+    recorder.event({}, "Normal", "R", "no metadata")
+    recorder.event(pod("a", 5), "Terrible", "R", "no such type")
+    assert caplog.text.count("event.not_recorded") == 2
+    for number in range(1500):
+        recorder.event(pod(f"p{number}", 5), "Normal", "R", "n")
+    statistics = broadcaster.statistics()
+    assert statistics.queued == 1000
+    assert statistics.dropped == 500
+
+
+async def test_unreachable_server_is_tried_again(transport, clock, rng):
+    transport.on("POST", EVENTS, TransportError("down"), TransportError("down"), lambda request: ok(request.body))
+    broadcaster = EventBroadcaster(ApiClient(transport, clock=clock), clock=clock, rng=rng)
+
+    async def body():
+        broadcaster.recorder("c").event(pod("a", 5), "Normal", "R", "n")
+        await anyio.sleep(60)
+
+    await running(broadcaster, body)
+    assert broadcaster.statistics().written == 1
+
+
+async def test_refused_event_is_dropped(transport, clock, rng):
+    transport.on("POST", EVENTS, status(403, "Forbidden"))
+    broadcaster = EventBroadcaster(ApiClient(transport, clock=clock), clock=clock, rng=rng)
+
+    async def body():
+        broadcaster.recorder("c").event(pod("a", 5), "Normal", "R", "n")
+        await anyio.sleep(60)
+
+    await running(broadcaster, body)
+    assert len(transport.sent("POST")) == 1
+    assert broadcaster.statistics().failed == 1
+
+
+async def test_flush_writes_what_is_queued_and_is_bounded(broadcaster, recorder, transport, clock):
+    recorder.event(pod("a", 5), "Normal", "R", "n")
+    await broadcaster.flush()
+    assert len(transport.sent("POST")) == 1
+
+
+async def test_cluster_scoped_objects_have_their_events_in_default(broadcaster, recorder, transport):
+    recorder.event(
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "uid": "u"}}, "Normal", "R", "x" * 2000
+    )
+    await broadcaster.flush()
+    (request,) = transport.sent("POST")
+    assert request.body["metadata"]["namespace"] == "default"
+    assert len(request.body["note"]) == 1024

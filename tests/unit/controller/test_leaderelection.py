@@ -1,0 +1,274 @@
+import itertools
+import json
+import random
+import threading
+from datetime import timedelta
+
+import anyio
+import pytest
+from support.scripted_transport import ok, status
+
+from agentops.controller import BuildError, LeaderElectionLost, LeaderElectionOptions, LeaderElector
+from agentops.kube.client import ApiClient
+from agentops.kube.errors import TransportError
+from agentops.telemetry.metrics import Registry
+
+pytestmark = pytest.mark.anyio
+
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+LEASE = LEASES + "/op"
+
+
+class Lease:
+    """One lease with optimistic locking, shared by the candidates of a test; `down` names who cannot reach it."""
+
+    def __init__(self):
+        self.obj = None
+        self.version = 0
+        self.down = set()
+        self.history = []
+
+    def transport(self, name):
+        return _Line(self, name)
+
+    def store(self, body):
+        self.version += 1
+        self.obj = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        self.history.append((anyio.current_time(), body["spec"]["holderIdentity"]))
+        return ok(self.obj)
+
+
+class _Line:
+    def __init__(self, lease, name):
+        self.lease, self.name = lease, name
+
+    async def request(self, method, path, *, query=(), headers=None, body=None, timeout_s=None):
+        lease = self.lease
+        await anyio.sleep(0.01)
+        if self.name in lease.down:
+            await anyio.sleep(min(timeout_s, 3))
+            raise TransportError("partition")
+        body = json.loads(body) if body else None
+        if method == "GET":
+            return ok(lease.obj) if lease.obj else status(404, "NotFound")
+        if method == "POST":
+            return status(409, "AlreadyExists") if lease.obj else lease.store(body)
+        if body["metadata"]["resourceVersion"] != str(lease.version):
+            return status(409, "Conflict")
+        return lease.store(body)
+
+
+class Skewed:
+    """A clock whose wall time is off; boot time is the loop's."""
+
+    def __init__(self, clock, hours):
+        self._clock, self._hours = clock, hours
+
+    def now(self):
+        return self._clock.now() + timedelta(hours=self._hours)
+
+    def boottime(self):
+        return self._clock.boottime()
+
+    async def sleep(self, seconds):
+        await self._clock.sleep(seconds)
+
+
+@pytest.fixture
+def lease():
+    return Lease()
+
+
+@pytest.fixture
+def candidate(lease, clock):
+    def make(name, hours=0, seed=0, **options):
+        return LeaderElector(
+            ApiClient(lease.transport(name)),
+            LeaderElectionOptions("op", "ns", identity=name, fence=False, **options),
+            clock=Skewed(clock, hours),
+            rng=random.Random(f"{name}{seed}"),
+        )
+
+    return make
+
+
+async def lead(elector, log):
+    """Campaign until lost or cancelled, noting when it led."""
+    await elector.acquire()
+    start = anyio.current_time()
+    try:
+        await elector.hold()
+    except LeaderElectionLost:
+        pass
+    finally:
+        log.append((elector.identity, start, anyio.current_time()))
+        await elector.release()
+
+
+async def test_first_candidate_creates_the_lease_and_renews_it(candidate, lease):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lead, candidate("a"), [])
+        await anyio.sleep(60)
+        spec = dict(lease.obj["spec"])
+        tasks.cancel_scope.cancel()
+    assert spec["holderIdentity"] == "a"
+    assert spec["leaseDurationSeconds"] == 15
+    assert spec["leaseTransitions"] == 0
+    assert spec["renewTime"] > spec["acquireTime"]
+    assert spec["renewTime"].endswith("Z")
+    assert 28 <= len(lease.history) <= 32
+
+
+async def test_released_lease_is_taken_at_once(candidate, lease):
+    log = []
+    async with anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope()
+
+        async def first():
+            with scope:
+                await lead(candidate("a"), log)
+
+        tasks.start_soon(first)
+        await anyio.sleep(1)
+        tasks.start_soon(lead, candidate("b", hours=1), log)
+        await anyio.sleep(20)
+        scope.cancel()
+        released = anyio.current_time()
+        await anyio.sleep(6)
+        tasks.cancel_scope.cancel()
+    assert [name for name, _, _ in log] == ["a", "b"]
+    assert log[1][1] - released < 4.5
+    assert lease.obj["spec"]["leaseTransitions"] == 1
+
+
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+async def test_partitioned_leader_stops_before_the_other_begins_whatever_the_clocks(candidate, lease, hours):
+    log = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lead, candidate("a"), log)
+        await anyio.sleep(1)
+        tasks.start_soon(lead, candidate("b", hours=hours), log)
+        await anyio.sleep(30)
+        last_renewal = [at for at, holder in lease.history if holder == "a"][-1]
+        lease.down.add("a")
+        await anyio.sleep(40)
+        tasks.cancel_scope.cancel()
+    (_, _, a_ended), (_, b_began, _) = log
+    assert a_ended - last_renewal <= 12.1
+    assert 13 <= b_began - last_renewal <= 24
+    assert a_ended < b_began
+
+
+async def test_leaders_never_overlap_under_random_partitions(candidate, lease):
+    for seed in range(25):
+        rng = random.Random(seed)
+        lease.__init__()
+        log = []
+
+        async def forever(name, hours, log=log, seed=seed):
+            while True:
+                await lead(candidate(name, hours=hours, seed=seed), log)
+
+        async with anyio.create_task_group() as tasks:
+            for number, name in enumerate("abc"):
+                tasks.start_soon(forever, name, number - 1)
+            for _ in range(40):
+                await anyio.sleep(rng.uniform(1, 20))
+                lease.down = {name for name in "abc" if rng.random() < 0.4}
+            tasks.cancel_scope.cancel()
+        log.sort(key=lambda entry: entry[1])
+        assert len(log) > 1
+        for (a, _, ended), (b, began, _) in itertools.pairwise(log):
+            assert ended <= began, f"seed {seed}: {a} led until {ended}, {b} from {began}"
+
+
+async def test_renewal_needs_one_request_and_falls_back_to_reading(candidate, lease):
+    elector = candidate("a")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lead, elector, [])
+        await anyio.sleep(5)
+        lease.store({**lease.obj, "metadata": {**lease.obj["metadata"], "annotations": {"touched": "yes"}}})
+        await anyio.sleep(5)
+        assert elector.statistics().slow_paths == 1
+        assert elector.leading
+        tasks.cancel_scope.cancel()
+
+
+async def test_somebody_else_in_the_lease_ends_leadership_at_once(candidate, lease):
+    log = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lead, candidate("a"), log)
+        await anyio.sleep(5)
+        lease.store({**lease.obj, "spec": {**lease.obj["spec"], "holderIdentity": "z"}})
+        taken = anyio.current_time()
+        await anyio.sleep(12)
+        tasks.cancel_scope.cancel()
+    assert log[0][2] - taken < 3
+
+
+async def test_master_status_gauge_follows(lease, clock):
+    registry = Registry()
+    elector = LeaderElector(
+        ApiClient(lease.transport("a")), LeaderElectionOptions("op", "ns", fence=False), clock=clock, registry=registry
+    )
+    assert registry.collectors.get_sample_value("leader_election_master_status", {"name": "op"}) == 0
+    await elector.acquire()
+    assert registry.collectors.get_sample_value("leader_election_master_status", {"name": "op"}) == 1
+    await elector.release()
+    assert registry.collectors.get_sample_value("leader_election_master_status", {"name": "op"}) == 0
+    assert lease.obj["spec"]["holderIdentity"] == ""
+    assert lease.obj["spec"]["leaseDurationSeconds"] == 1
+
+
+async def test_new_leaders_are_announced_once(lease, clock):
+    seen = []
+    lease.store(
+        {"kind": "Lease", "metadata": {"name": "op"}, "spec": {"holderIdentity": "z", "leaseDurationSeconds": 15}}
+    )
+    elector = LeaderElector(
+        ApiClient(lease.transport("a")),
+        LeaderElectionOptions("op", "ns", identity="a", fence=False),
+        clock=clock,
+        on_new_leader=seen.append,
+    )
+    start = anyio.current_time()
+    await elector.acquire()
+    assert seen == ["z", "a"]
+    assert anyio.current_time() - start >= 15
+
+
+async def test_foreign_fields_of_the_lease_are_kept(candidate, lease):
+    spec = {
+        "holderIdentity": "",
+        "leaseDurationSeconds": 1,
+        "strategy": "OldestEmulationVersion",
+        "leaseTransitions": 4,
+    }
+    lease.store({"kind": "Lease", "metadata": {"name": "op", "labels": {"x": "y"}}, "spec": spec})
+    await candidate("a", labels={"mine": "1"}).acquire()
+    assert lease.obj["spec"]["strategy"] == "OldestEmulationVersion"
+    assert lease.obj["spec"]["leaseTransitions"] == 5
+    assert lease.obj["metadata"]["labels"] == {"x": "y", "mine": "1"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"lease_duration_s": 10}, {"renew_deadline_s": 2.3}, {"retry_period_s": 0}, {"lease_name": ""}],
+    ids=lambda o: next(iter(o)),
+)
+def test_impossible_timings_are_refused(options):
+    with pytest.raises(BuildError, match="leader election"):
+        LeaderElectionOptions(**{"lease_name": "op", "namespace": "ns", **options})
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_stuck_event_loop_is_ended_when_the_lease_has_run_out(lease, anyio_backend):
+    ended = threading.Event()
+    elector = LeaderElector(
+        ApiClient(lease.transport("a")),
+        LeaderElectionOptions("op", "ns", lease_duration_s=1, renew_deadline_s=0.6, retry_period_s=0.1),
+        end_process=ended.set,
+    )
+    await elector.acquire()
+    assert ended.wait(5), "this blocks the loop, as a reconcile with time.sleep would"
+    await elector.release()
