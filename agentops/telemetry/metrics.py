@@ -42,7 +42,7 @@ class Registry:
         """Add a collector that computes its samples when scraped."""
         self.collectors.register(collector)
 
-    def value(self, name: str, **labels: str) -> float | None:
+    def value(self, name: str, /, **labels: str) -> float | None:
         """A sample's current value, as a scrape would see it; None when there is none."""
         return self.collectors.get_sample_value(name, labels)
 
