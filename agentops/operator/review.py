@@ -47,8 +47,12 @@ class Reviewer:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def review(self, agent: Agent, salt: bytes) -> Review:
-        """Never raises for something that is missing: that is what the answer is about."""
+    async def review(self, agent: Agent, own: Mapping[str, bytes]) -> Review:
+        """Never raises for something that is missing: that is what the answer is about.
+
+        `own` is the content of the agent's token Secret: its bearer is an input, its salt goes into every digest.
+        """
+        salt = own[names.SALT_KEY]
         bound, blockers = await self._providers(agent)
         problems = validate_agent(agent)
         if not problems:
@@ -62,8 +66,8 @@ class Reviewer:
         secret_digests, missing = await self._secrets(agent, providers, reader, salt)
         file_digests, missing_files = await self._files(agent, reader)
         memory_token, memory_blocker = await self._memory(agent, reader, salt)
-        if memory_token:
-            secret_digests |= memory_token
+        bearer = f"{names.token_secret(agent.metadata.name)}/{names.TOKEN_KEY}"
+        secret_digests |= {bearer: secret_digest(salt, own[names.TOKEN_KEY]), **memory_token}
         blockers += [
             Blocker(condition=ConditionType.DEPENDENCIES_READY, reason=item.reason, message=item.message)
             for item in [*missing, *missing_files]

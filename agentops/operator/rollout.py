@@ -55,11 +55,14 @@ def observe(deployment: Mapping[str, Any] | None, pods: Iterable[Mapping[str, An
 
 
 def is_rolled_out(deployment: Mapping[str, Any]) -> bool:
-    """observedGeneration current and updatedReplicas == readyReplicas >= 1, with no older pod left over."""
+    """observedGeneration current and updatedReplicas == readyReplicas >= 1, and no older pod left.
+
+    Without the last, a surge looks done: one pod made from the new template, and one, the old, ready.
+    """
     status = deployment.get("status") or {}
     updated, ready = status.get("updatedReplicas", 0), status.get("readyReplicas", 0)
     seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
-    return bool(seen and updated == ready >= 1)
+    return bool(seen and updated == ready >= 1 and status.get("replicas", updated) == updated)
 
 
 def template_hash(deployment: Mapping[str, Any]) -> str | None:

@@ -113,9 +113,9 @@ class AgentReconciler:
             self._last_good.pop(request, None)  # the children go with the Agent, by their owner references
             return None
         story = self._open(found)
-        salt = await self._token(story)
-        if salt is not None:
-            story.review = await self._reviewer.review(story.agent, salt)
+        own = await self._token(story)
+        if own is not None:
+            story.review = await self._reviewer.review(story.agent, own)
             story.rendering = await self._render(story)
             await self._apply(story)
             await self._sweep(story)
@@ -128,15 +128,14 @@ class AgentReconciler:
     def _open(self, found: dict[str, Any]) -> _Story:
         return _Story(obj=found, agent=decode(Agent, found), draft=StatusDraft(AGENT, found, self._clock.now()))
 
-    async def _token(self, story: _Story) -> bytes | None:
-        """The agent's bearer exists; returns the salt of its digests, or None when the Secret is not ours."""
+    async def _token(self, story: _Story) -> dict[str, bytes] | None:
+        """The agent's bearer and the salt of its digests, made if need be; None when the Secret is not ours."""
         labelled = child_labels(story.agent.metadata.name, labels.COMPONENT_TOKEN)
         try:
-            values = await self._tokens.ensure(story.obj, labelled, (names.TOKEN_KEY, names.SALT_KEY))
+            return await self._tokens.ensure(story.obj, labelled, (names.TOKEN_KEY, names.SALT_KEY))
         except ForeignObject as error:
             story.problems.append((ApiReason.FOREIGN_OBJECT, str(error)))
             return None
-        return values[names.SALT_KEY]
 
     async def _render(self, story: _Story) -> Rendering | None:
         """The children of the roll-out: from current inputs, or the last good ones while something is in the way."""

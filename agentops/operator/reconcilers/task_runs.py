@@ -136,8 +136,7 @@ class TaskRuns:
 
     async def _manifest(self, work: RunWork, agent: Agent) -> dict[str, Any] | str:
         """The Job, or why it cannot be made now."""
-        salt = await self._salt(agent)
-        review = await self._reviewer.review(agent, salt)
+        review = await self._reviewer.review(agent, await self._own_secret(agent))
         if not review.complete:
             return review.summary
         annotations = work.run.metadata.annotations
@@ -154,12 +153,12 @@ class TaskRuns:
         )
         return job(inputs, run)
 
-    async def _salt(self, agent: Agent) -> bytes:
-        try:
-            secret = await self._client.get(SECRET, names.token_secret(agent.metadata.name), agent.metadata.namespace)
-        except NotFound:
-            return b""
-        return decode_value((secret.get("data") or {}).get(names.SALT_KEY, ""))
+    async def _own_secret(self, agent: Agent) -> dict[str, bytes]:
+        """Bearer and salt of the agent; a Ready one has them."""
+        name, namespace = names.token_secret(agent.metadata.name), agent.metadata.namespace
+        secret = await self._client.try_get(SECRET, name, namespace) or {}
+        data = secret.get("data") or {}
+        return {key: decode_value(data.get(key, "")) for key in (names.TOKEN_KEY, names.SALT_KEY)}
 
     async def _create_prompt(self, work: RunWork) -> None:
         manifest = prompt_config_map(work.run.spec.agent_ref, work.namespace, work.name, work.run.spec.prompt)

@@ -34,6 +34,10 @@ def test_running_means_every_replica_is_current_and_ready() -> None:
     assert observe(deployment(updatedReplicas=1, readyReplicas=1), []).running
 
 
+def test_a_surge_is_not_running_until_the_old_pod_is_gone() -> None:
+    assert not observe(deployment(replicas=2, updatedReplicas=1, readyReplicas=1), []).running
+
+
 def test_a_template_the_controller_has_not_seen_is_not_running() -> None:
     assert not observe(deployment(observed=1, updatedReplicas=1, readyReplicas=1), []).running
 

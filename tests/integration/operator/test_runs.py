@@ -1,0 +1,393 @@
+"""AgentRuns on a real API server; the test plays kubelet and agent pod."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from support.operator import NAMESPACE, agent_object, provider_object, run_object
+from support.operator_plane import OperatorPlane, condition, has, operator_plane, phase
+
+from agentops.api import labels
+from agentops.api.codec import dumps
+from agentops.api.kinds import AGENT, AGENT_RUN
+from agentops.api.runs import TaskResult, Usage
+from agentops.kube.kinds import CONFIG_MAP, JOB, POD
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def bare(tmp_path: Path) -> AsyncIterator[OperatorPlane]:
+    async with operator_plane(tmp_path) as plane:
+        yield plane
+
+
+@pytest.fixture
+async def plane(bare: OperatorPlane) -> AsyncIterator[OperatorPlane]:
+    async with bare.operator():
+        yield bare
+
+
+@pytest.fixture
+async def daemon(plane: OperatorPlane) -> OperatorPlane:
+    await plane.create(provider_object(), agent_object())
+    await plane.start_daemon()
+    return plane
+
+
+@pytest.fixture
+async def task(plane: OperatorPlane) -> OperatorPlane:
+    await plane.create(provider_object(), agent_object("scribe", mode="task", timeout="90s"))
+    await plane.until(AGENT, "scribe", has("Ready", "True", "Ready"))
+    return plane
+
+
+def in_phase(wanted: str) -> Any:
+    return lambda obj: phase(obj) == wanted
+
+
+def result_line(**fields: Any) -> str:
+    return dumps(TaskResult(**fields)).decode() + "\n"
+
+
+# daemons
+
+
+async def test_a_daemon_run_goes_to_a_ready_pod_and_brings_its_answer_back(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object())
+    running = await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    status = running["status"]
+    [pod] = await daemon.pods("runtime")
+    assert (status["podName"], status["podUID"]) == (pod["metadata"]["name"], pod["metadata"]["uid"])
+    assert status["admittedAt"] <= status["startTime"]
+    assert status["mode"] == "daemon"
+    assert labels.RUN_FINALIZER in running["metadata"]["finalizers"]
+    assert running["metadata"]["labels"][labels.AGENT] == "hello"
+    daemon.runtime.finish("hello-run", "Hello.", usage=Usage(input_tokens=3, output_tokens=2), trace_id="a" * 32)
+    done = await daemon.until(AGENT_RUN, "hello-run", in_phase("Succeeded"))
+    assert done["status"]["output"] == "Hello."
+    assert done["status"]["tokensUsed"] == 5
+    assert done["status"]["traceID"] == "a" * 32
+    assert condition(done, "Complete")["reason"] == "Succeeded"
+    assert done["status"]["completionTime"] >= status["startTime"]
+    await daemon.until(AGENT_RUN, "hello-run", lambda obj: not obj["metadata"].get("finalizers"))
+    assert daemon.runtime.prompts == ["hello-run"]
+    assert daemon.runtime.headers[0]["authorization"].startswith("Bearer ")
+    assert await daemon.quiet() == []
+
+
+async def test_a_run_waits_for_its_agent_to_exist_and_to_run(plane: OperatorPlane) -> None:
+    await plane.create(run_object())
+    waiting = await plane.until(AGENT_RUN, "hello-run", has("AgentReady", "False", "AgentNotFound"))
+    assert phase(waiting) == "Pending"
+    assert "Agent agents/hello does not exist" in condition(waiting, "AgentReady")["message"]
+    await plane.create(agent_object(), provider_object())
+    await plane.until(AGENT_RUN, "hello-run", has("AgentReady", "False", "AgentNotRunning"))
+    await plane.start_daemon()
+    await plane.until(AGENT_RUN, "hello-run", in_phase("Running"))
+
+
+async def test_queued_run_starts_when_the_running_one_ends(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object("a"))
+    await daemon.until(AGENT_RUN, "a", in_phase("Running"))
+    await daemon.create(run_object("b"), run_object("c"))
+    await daemon.until(AGENT_RUN, "b", in_phase("Queued"))
+    await daemon.until(AGENT_RUN, "c", in_phase("Queued"))
+    assert daemon.runtime.prompts == ["a"]
+    daemon.runtime.finish("a")
+    await daemon.until(AGENT_RUN, "b", in_phase("Running"))
+    assert phase(await daemon.get(AGENT_RUN, "c")) == "Queued"
+    daemon.runtime.finish("b")
+    await daemon.until(AGENT_RUN, "c", in_phase("Running"))
+    assert daemon.runtime.prompts == ["a", "b", "c"]
+
+
+async def test_a_deleted_run_frees_its_slot(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object("a"))
+    await daemon.until(AGENT_RUN, "a", in_phase("Running"))
+    await daemon.create(run_object("b"))
+    await daemon.until(AGENT_RUN, "b", in_phase("Queued"))
+    await daemon.client.delete(AGENT_RUN, "a", NAMESPACE)
+    await daemon.gone(AGENT_RUN, "a")
+    assert daemon.runtime.aborted == ["a"]
+    await daemon.until(AGENT_RUN, "b", in_phase("Running"))
+
+
+async def test_a_busy_pod_keeps_the_run_queued(daemon: OperatorPlane) -> None:
+    daemon.runtime.busy = True
+    await daemon.create(run_object())
+    waiting = await daemon.until(AGENT_RUN, "hello-run", has("AgentReady", "False", "AgentBusy"))
+    assert phase(waiting) == "Queued"
+    assert "podUID" not in waiting["status"]
+    await daemon.until(AGENT_RUN, "hello-run", lambda obj: not obj["metadata"].get("finalizers"))
+    daemon.runtime.busy = False
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    assert daemon.runtime.prompts == ["hello-run"]
+
+
+async def test_a_restarted_operator_follows_and_never_sends_again(bare: OperatorPlane) -> None:
+    async with bare.operator():
+        await bare.create(provider_object(), agent_object())
+        await bare.start_daemon()
+        await bare.create(run_object())
+        await bare.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    bare.runtime.finish("hello-run", "still here")
+    async with bare.operator():
+        done = await bare.until(AGENT_RUN, "hello-run", in_phase("Succeeded"))
+    assert done["status"]["output"] == "still here"
+    assert bare.runtime.prompts == ["hello-run"]
+
+
+async def test_a_pod_that_goes_loses_the_run(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object())
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    [pod] = await daemon.pods("runtime")
+    await daemon.client.delete(POD, pod["metadata"]["name"], NAMESPACE, grace_s=0)
+    lost = await daemon.until(AGENT_RUN, "hello-run", in_phase("Failed"))
+    assert condition(lost, "Complete")["reason"] == "Lost"
+    assert pod["metadata"]["name"] in lost["status"]["output"]
+    assert daemon.runtime.prompts == ["hello-run"]
+
+
+async def test_a_pod_without_the_record_loses_the_run(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object())
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    daemon.runtime.records.clear()
+    lost = await daemon.until(AGENT_RUN, "hello-run", in_phase("Failed"))
+    assert condition(lost, "Complete")["reason"] == "Lost"
+
+
+async def test_cancel_aborts_and_tells_so(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object())
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    await daemon.patch(AGENT_RUN, "hello-run", {"spec": {"cancel": True}})
+    done = await daemon.until(AGENT_RUN, "hello-run", in_phase("Failed"))
+    assert condition(done, "Complete")["reason"] == "Cancelled"
+    assert daemon.runtime.aborted == ["hello-run"]
+
+
+async def test_a_waiting_run_can_be_cancelled(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object("a"))
+    await daemon.until(AGENT_RUN, "a", in_phase("Running"))
+    await daemon.create(run_object("b"))
+    await daemon.until(AGENT_RUN, "b", in_phase("Queued"))
+    await daemon.patch(AGENT_RUN, "b", {"spec": {"cancel": True}})
+    done = await daemon.until(AGENT_RUN, "b", in_phase("Failed"))
+    assert condition(done, "Complete")["reason"] == "Cancelled"
+    assert daemon.runtime.aborted == []
+
+
+async def test_a_run_that_takes_too_long_is_aborted(plane: OperatorPlane) -> None:
+    await plane.create(provider_object(), agent_object(timeout="1s"))
+    await plane.start_daemon()
+    await plane.create(run_object())
+    done = await plane.until(AGENT_RUN, "hello-run", in_phase("Failed"))
+    assert condition(done, "Complete")["reason"] == "Timeout"
+    assert "1s" in done["status"]["conditions"][-1]["message"] or "1s" in condition(done, "Complete")["message"]
+    assert plane.runtime.aborted == ["hello-run"]
+
+
+async def test_reject_refuses_a_second_run(plane: OperatorPlane) -> None:
+    await plane.create(provider_object(), agent_object(concurrency={"policy": "reject"}))
+    await plane.start_daemon()
+    await plane.create(run_object("a"))
+    await plane.until(AGENT_RUN, "a", in_phase("Running"))
+    await plane.create(run_object("b"))
+    refused = await plane.until(AGENT_RUN, "b", in_phase("Failed"))
+    assert condition(refused, "Complete")["reason"] == "Rejected"
+    assert phase(await plane.get(AGENT_RUN, "a")) == "Running"
+
+
+async def test_replace_aborts_the_old_one_before_the_new_one_starts(plane: OperatorPlane) -> None:
+    await plane.create(provider_object(), agent_object(concurrency={"policy": "replace"}))
+    await plane.start_daemon()
+    await plane.create(run_object("a"))
+    await plane.until(AGENT_RUN, "a", in_phase("Running"))
+    await plane.create(run_object("b"))
+    replaced = await plane.until(AGENT_RUN, "a", in_phase("Failed"))
+    assert condition(replaced, "Complete")["reason"] == "Cancelled"
+    assert "AgentRun b" in condition(replaced, "Complete")["message"]
+    started = await plane.until(AGENT_RUN, "b", in_phase("Running"))
+    assert started["status"]["admittedAt"] >= replaced["status"]["completionTime"]
+
+
+async def test_a_long_answer_goes_into_a_config_map(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object())
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    daemon.runtime.finish("hello-run", "x" * 20_000)
+    done = await daemon.until(AGENT_RUN, "hello-run", in_phase("Succeeded"))
+    assert len(done["status"]["output"]) == 16 * 1024
+    assert done["status"]["outputTruncated"] is True
+    reference = done["status"]["outputRef"]
+    stored = await daemon.get(CONFIG_MAP, reference["name"])
+    assert len(stored["data"][reference["key"]]) == 20_000
+    assert stored["metadata"]["ownerReferences"][0]["name"] == "hello-run"
+
+
+async def test_a_finished_run_goes_when_its_time_has_come(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object(ttlSecondsAfterFinished=0))
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    daemon.runtime.finish("hello-run")
+    await daemon.gone(AGENT_RUN, "hello-run")
+
+
+async def test_deleting_the_agent_ends_its_dispatched_run(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object())
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    await daemon.client.delete(AGENT, "hello", NAMESPACE)
+    done = await daemon.until(AGENT_RUN, "hello-run", in_phase("Failed"))
+    assert condition(done, "Complete")["reason"] in ("Lost", "Cancelled")
+
+
+async def test_traceparent_and_parent_agent_travel_along(daemon: OperatorPlane) -> None:
+    run = run_object()
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    run["metadata"]["annotations"] = {labels.TRACEPARENT: trace, labels.PARENT_AGENT: "boss"}
+    await daemon.create(run)
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    assert "a" * 32 in daemon.runtime.headers[0]["traceparent"]
+    assert daemon.runtime.headers[0]["x-agentops-parent-agent"] == "boss"
+
+
+async def test_runs_are_counted_by_phase(bare: OperatorPlane) -> None:
+    async with bare.operator() as operator:
+        await bare.create(provider_object(), agent_object())
+        await bare.start_daemon()
+        await bare.create(run_object("a"))
+        await bare.until(AGENT_RUN, "a", in_phase("Running"))
+        await bare.create(run_object("b"))
+        await bare.until(AGENT_RUN, "b", in_phase("Queued"))
+        registry = operator.manager.registry
+        await bare.plane.eventually(lambda: registry.value("agentops_agentruns", phase="Running") == 1)
+        await bare.plane.eventually(lambda: registry.value("agentops_agentrun_queue_depth") == 1)
+        bare.runtime.finish("a")
+        await bare.until(AGENT_RUN, "b", in_phase("Running"))
+        await bare.plane.eventually(
+            lambda: registry.value("agentops_agentrun_duration_seconds_count", mode="daemon", phase="Succeeded") == 1
+        )
+
+
+# tasks
+
+
+async def test_a_task_run_is_a_job_whose_last_line_is_the_answer(task: OperatorPlane) -> None:
+    await task.create(run_object("scribe-run", "scribe"))
+    running = await task.until(AGENT_RUN, "scribe-run", in_phase("Running"))
+    assert running["status"]["jobName"] == "scribe-run"
+    job = await task.get(JOB, "scribe-run")
+    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["activeDeadlineSeconds"] == 90
+    assert "ttlSecondsAfterFinished" not in job["spec"]
+    line = result_line(success=True, output="The sea.", usage=Usage(input_tokens=1, output_tokens=2), steps=2)
+    await task.end_task("scribe-run", f'{{"event":"start"}}\n{line}{{"event":"exit"}}\n')
+    done = await task.until(AGENT_RUN, "scribe-run", in_phase("Succeeded"))
+    assert done["status"]["output"] == "The sea."
+    assert done["status"]["tokensUsed"] == 3
+    assert done["status"]["steps"] == 2
+    await task.until(JOB, "scribe-run", lambda obj: obj["spec"].get("ttlSecondsAfterFinished") == 120)
+    assert await task.quiet() == []
+
+
+async def test_a_failed_task_tells_the_error_of_the_runtime(task: OperatorPlane) -> None:
+    await task.create(run_object("scribe-run", "scribe"))
+    await task.end_task("scribe-run", result_line(success=False, error="401 from the model"), phase="Failed")
+    done = await task.until(AGENT_RUN, "scribe-run", in_phase("Failed"))
+    assert condition(done, "Complete")["reason"] == "Failed"
+    assert done["status"]["output"] == "401 from the model"
+
+
+async def test_a_task_that_says_nothing_still_ends(task: OperatorPlane) -> None:
+    await task.create(run_object("scribe-run", "scribe"))
+    await task.end_task("scribe-run", "", phase="Failed")
+    done = await task.until(AGENT_RUN, "scribe-run", in_phase("Failed"))
+    assert condition(done, "Complete")["reason"] == "Failed"
+    assert done["status"]["output"]
+
+
+async def test_a_vanished_job_is_never_made_again(task: OperatorPlane) -> None:
+    await task.create(run_object("scribe-run", "scribe"))
+    await task.until(AGENT_RUN, "scribe-run", in_phase("Running"))
+    await task.client.delete(JOB, "scribe-run", NAMESPACE)
+    done = await task.until(AGENT_RUN, "scribe-run", in_phase("Failed"))
+    assert condition(done, "Complete")["reason"] == "JobLost"
+    await task.quiet()
+    assert sum(write.startswith("POST") and "/jobs" in write for write in task.log.writes) == 1
+
+
+async def test_max_runs_jobs_run_at_once(task: OperatorPlane) -> None:
+    await task.patch(AGENT, "scribe", {"spec": {"concurrency": {"maxRuns": 2}}})
+    await task.create(*(run_object(f"r{number}", "scribe") for number in range(4)))
+    await task.until(AGENT_RUN, "r0", in_phase("Running"))
+    await task.until(AGENT_RUN, "r1", in_phase("Running"))
+    await task.until(AGENT_RUN, "r3", in_phase("Queued"))
+    assert len(await task.client.list(JOB, NAMESPACE)) == 2
+    await task.end_task("r0", result_line(success=True, output="done"))
+    await task.until(AGENT_RUN, "r2", in_phase("Running"))
+    assert phase(await task.get(AGENT_RUN, "r3")) == "Queued"
+
+
+async def test_cancel_deletes_the_job(task: OperatorPlane) -> None:
+    await task.create(run_object("scribe-run", "scribe"))
+    await task.until(AGENT_RUN, "scribe-run", in_phase("Running"))
+    await task.patch(AGENT_RUN, "scribe-run", {"spec": {"cancel": True}})
+
+    async def stopped() -> bool:
+        for pod in await task.client.list(POD, NAMESPACE):
+            if pod["metadata"].get("deletionTimestamp"):
+                await task.plane.finish_deletion(NAMESPACE, pod["metadata"]["name"])
+        return phase(await task.get(AGENT_RUN, "scribe-run")) == "Failed"
+
+    await task.plane.eventually(stopped)
+    done = await task.get(AGENT_RUN, "scribe-run")
+    assert condition(done, "Complete")["reason"] == "Cancelled"
+    assert await task.absent(JOB, "scribe-run")
+
+
+async def test_a_long_prompt_travels_in_a_config_map(task: OperatorPlane) -> None:
+    await task.create(run_object("scribe-run", "scribe", prompt="$(HOME) " * 2000))
+    await task.until(AGENT_RUN, "scribe-run", in_phase("Running"))
+    stored = await task.get(CONFIG_MAP, "scribe-run-prompt")
+    assert stored["data"]["prompt.txt"] == "$(HOME) " * 2000
+    environment = (await task.get(JOB, "scribe-run"))["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert "AGENT_PROMPT_FILE" in {item["name"] for item in environment}
+
+
+async def test_a_restarted_operator_takes_a_task_up_where_it_was(bare: OperatorPlane) -> None:
+    async with bare.operator():
+        await bare.create(provider_object(), agent_object("scribe", mode="task"))
+        await bare.until(AGENT, "scribe", has("Ready", "True", "Ready"))
+        await bare.create(run_object("scribe-run", "scribe"))
+        await bare.until(AGENT_RUN, "scribe-run", in_phase("Running"))
+    await bare.end_task("scribe-run", result_line(success=True, output="done"))
+    async with bare.operator():
+        await bare.until(AGENT_RUN, "scribe-run", in_phase("Succeeded"))
+    assert sum(write.startswith("POST") and "/jobs" in write for write in bare.log.writes) == 1
+
+
+async def test_a_task_pod_that_cannot_start_is_told(task: OperatorPlane) -> None:
+    await task.create(run_object("scribe-run", "scribe"))
+    pods: list[dict[str, Any]] = []
+    with anyio.fail_after(10):
+        while not pods:
+            pods = await task.pods("task-run", "scribe")
+            await anyio.sleep(0.02)
+    pods[0]["status"] = {
+        "phase": "Pending",
+        "containerStatuses": [
+            {
+                "name": "agent-runtime",
+                "image": "x",
+                "imageID": "",
+                "ready": False,
+                "restartCount": 0,
+                "state": {"waiting": {"reason": "ErrImagePull", "message": "image x is not known"}},
+            }
+        ],
+    }
+    await task.client.update(POD, pods[0], subresource="status")
+    found = await task.until(AGENT_RUN, "scribe-run", has("AgentReady", "False", "ErrImagePull"))
+    assert "image x is not known" in condition(found, "AgentReady")["message"]
