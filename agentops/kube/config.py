@@ -121,6 +121,7 @@ def in_cluster(environ: Mapping[str, str] = os.environ) -> ClusterConfig:
 
 async def from_kubeconfig(path: str, context: str | None = None) -> ClusterConfig:
     """From a kubeconfig, or several joined by colons. Runs exec plugins. Raises ConfigError."""
+    import yaml
     from kubernetes.aio.config import kube_config as untyped
     from kubernetes.aio.config.config_exception import ConfigException
 
@@ -141,7 +142,7 @@ async def from_kubeconfig(path: str, context: str | None = None) -> ClusterConfi
             return await anyio.to_thread.run_sync(_from_loader, loader, target, path)
         except ConfigException as error:
             raise ConfigError(f"kubeconfig {path!r}: {error}") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise ConfigError(f"kubeconfig {path!r} is not usable: {error!r}") from error
         finally:
             kube_config._cleanup_temp_files()

@@ -1,0 +1,128 @@
+import ssl
+import sys
+
+import pytest
+import yaml
+
+from agentops.kube import ClusterConfig, load_config
+from agentops.kube.config import in_cluster, kubeconfig_yaml
+from agentops.kube.errors import ConfigError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"  # the kubeconfig loader of the kubernetes package needs it
+
+
+def write(path, document):
+    path.write_text(yaml.safe_dump(document))
+    return str(path)
+
+
+def kubeconfig(server="http://one:1", **user):
+    document = kubeconfig_yaml(ClusterConfig(server=server, namespace="work"))
+    document["users"][0]["user"] = user
+    return document
+
+
+async def test_explicit_file_wins_over_the_variable_and_that_over_the_pod(tmp_path):
+    one = write(tmp_path / "one", kubeconfig("http://one:1"))
+    two = write(tmp_path / "two", kubeconfig("http://two:2"))
+    environ = {"KUBECONFIG": two, "KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+    assert (await load_config(one, environ=environ)).server == "http://one:1"
+    assert (await load_config(environ=environ)).server == "http://two:2"
+    assert (await load_config(environ=environ)).namespace == "work"
+
+
+async def test_home_is_the_last_resort_and_its_absence_is_explained(tmp_path):
+    with pytest.raises(ConfigError, match=r"pass --kubeconfig, set KUBECONFIG, or create .*\.kube/config"):
+        await load_config(environ={"HOME": str(tmp_path)})
+    (tmp_path / ".kube").mkdir()
+    write(tmp_path / ".kube" / "config", kubeconfig())
+    assert (await load_config(environ={"HOME": str(tmp_path)})).server == "http://one:1"
+
+
+async def test_token_certificates_and_context_are_taken_from_the_file(tmp_path):
+    document = kubeconfig(token="secret")
+    document["contexts"].append({"name": "other", "context": {"cluster": "agentops", "user": "agentops"}})
+    path = write(tmp_path / "config", document)
+    config = await load_config(path, "other")
+    assert config.namespace == "default"
+    assert config.authorization == "Bearer secret"
+    assert "secret" not in repr(config)
+    with pytest.raises(ConfigError, match="nope"):
+        await load_config(path, "nope")
+
+
+async def test_exec_plugin_gives_the_token_and_is_asked_again_on_refresh(tmp_path):
+    counter = tmp_path / "counter"
+    script = (
+        f"import json,pathlib;p=pathlib.Path({str(counter)!r});n=int(p.read_text()) if p.exists() else 0;"
+        "p.write_text(str(n+1));"
+        "print(json.dumps({'kind':'ExecCredential','apiVersion':'client.authentication.k8s.io/v1',"
+        "'status':{'token':f't{n}','expirationTimestamp':'2099-01-01T00:00:00Z'}}))"
+    )
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": sys.executable,
+        "args": ["-c", script],
+        "interactiveMode": "Never",
+    }
+    config = await load_config(write(tmp_path / "config", kubeconfig(exec=plugin)))
+    assert config.authorization == "Bearer t0"
+    assert await config.refresh() == "Bearer t1"
+
+
+async def test_exec_plugin_that_fails_is_named(tmp_path):
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/does/not/exist"}
+    with pytest.raises(ConfigError, match="/does/not/exist"):
+        await load_config(write(tmp_path / "config", kubeconfig(exec=plugin)))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "current-context: x"], ids=["list", "no-yaml", "empty"])
+async def test_unusable_file_is_named(tmp_path, text):
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="config"):
+        await load_config(str(path))
+
+
+@pytest.fixture
+def pod_environ(tmp_path):
+    directory = tmp_path / "var/run/secrets/kubernetes.io/serviceaccount"
+    directory.mkdir(parents=True)
+    (directory / "token").write_text("tok\n")
+    (directory / "ca.crt").write_bytes(b"pem")
+    (directory / "namespace").write_text("agents")
+    return {
+        "AGENTOPS_ROOT": str(tmp_path),
+        "KUBERNETES_SERVICE_HOST": "fd00::1",
+        "KUBERNETES_SERVICE_PORT": "6443",
+    }
+
+
+async def test_pod_uses_its_service_account_below_the_pod_root(pod_environ):
+    config = await load_config(environ=pod_environ)
+    assert (config.server, config.namespace, config.token, config.ca_pem) == (
+        "https://[fd00::1]:6443",
+        "agents",
+        "tok",
+        b"pem",
+    )
+    assert config.token_file.startswith(pod_environ["AGENTOPS_ROOT"])
+
+
+def test_missing_token_mount_is_explained(tmp_path):
+    environ = {"AGENTOPS_ROOT": str(tmp_path), "KUBERNETES_SERVICE_HOST": "h", "KUBERNETES_SERVICE_PORT": "1"}
+    with pytest.raises(ConfigError, match="automountServiceAccountToken"):
+        in_cluster(environ)
+    with pytest.raises(ConfigError, match="not in a cluster"):
+        in_cluster({})
+
+
+def test_tls_context_only_for_https_and_without_checks_only_when_asked():
+    assert ClusterConfig(server="http://x").ssl_context() is None
+    assert ClusterConfig(server="https://x").ssl_context().verify_mode is ssl.CERT_REQUIRED
+    assert ClusterConfig(server="https://x", insecure=True).ssl_context().verify_mode is ssl.CERT_NONE

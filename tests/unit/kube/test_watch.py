@@ -1,0 +1,134 @@
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentops.kube.watch import (
+    LineSplitter,
+    MalformedObject,
+    decode_event,
+    decode_list,
+    decode_meta,
+    encode,
+    strip_managed_fields,
+)
+
+
+def split(data, cuts):
+    splitter = LineSplitter()
+    lines = []
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    for start, end in itertools.pairwise(edges):
+        lines += splitter.feed(data[start:end])
+    return lines, splitter.pending_bytes
+
+
+@given(
+    st.lists(st.text(alphabet=st.characters(blacklist_characters="\n\r", blacklist_categories=["Cs", "Z", "C"]))),
+    st.lists(st.integers(0, 400)),
+)
+def test_lines_are_the_same_however_the_bytes_are_cut(texts, cuts):
+    """Also in the middle of a UTF-8 sequence; empty lines are heartbeats."""
+    data = "".join(text + "\n" for text in texts).encode()
+    lines, pending = split(data, cuts)
+    assert [line.decode() for line in lines] == [text for text in texts if text]
+    assert pending == 0
+
+
+def test_megabyte_line_and_crlf_and_unfinished_tail():
+    big = b"x" * 5_000_000
+    data = big + b"\r\n\n\r\n" + b"y\nrest"
+    lines, pending = split(data, range(0, len(data), 65536))
+    assert lines == [big, b"y"]
+    assert pending == 4
+
+
+def test_event_gives_metadata_and_the_bytes_of_the_object():
+    obj = {
+        "kind": "Pod",
+        "metadata": {
+            "name": "a",
+            "namespace": "ns",
+            "resourceVersion": "7",
+            "creationTimestamp": None,
+            "labels": None,
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u"}],
+            "finalizers": ["x"],
+        },
+        "spec": {"ü": ["nested", 1.5]},
+    }
+    event = decode_event(json.dumps({"type": "ADDED", "object": obj}).encode())
+    assert (event.type, event.kind, event.meta.name, event.meta.resource_version) == ("ADDED", "Pod", "a", "7")
+    assert event.meta.owner_references[0].group == "apps"
+    assert event.decode() == obj
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"[]", b"{", b'{"type":"ADDED"}', b'{"type":"ADDED","object":{"metadata":[]}}', b"\xff"]
+)
+def test_what_is_no_event_is_malformed(line):
+    with pytest.raises(MalformedObject):
+        decode_event(line)
+
+
+def test_bookmark_that_ends_the_initial_events_is_told_from_others():
+    def bookmark(annotations):
+        obj = {"kind": "Pod", "metadata": {"resourceVersion": "9", "annotations": annotations}}
+        return decode_event(encode({"type": "BOOKMARK", "object": obj}))
+
+    assert bookmark({"k8s.io/initial-events-end": "true"}).ends_initial_events
+    assert not bookmark({"k8s.io/initial-events-end": "false"}).ends_initial_events
+    assert not bookmark(None).ends_initial_events
+
+
+def test_list_page():
+    page = decode_list(
+        encode(
+            {
+                "kind": "PodList",
+                "metadata": {"resourceVersion": "5", "continue": "t"},
+                "items": [{"metadata": {"name": "a"}}],
+            }
+        )
+    )
+    assert (page.resource_version, page.continue_token) == ("5", "t")
+    assert [(meta.name, raw) for meta, raw in page.items] == [("a", b'{"metadata":{"name":"a"}}')]
+    assert decode_list(b'{"kind":"PodList","metadata":{},"items":null}').items == []
+
+
+def test_table_is_refused():
+    with pytest.raises(MalformedObject, match="Table"):
+        decode_list(b'{"kind":"Table","rows":[]}')
+
+
+names = st.text(alphabet='ab"\\,:{}', max_size=8)
+
+
+@given(
+    st.dictionaries(names, names, max_size=3),
+    st.lists(st.dictionaries(names, names, max_size=2), min_size=1, max_size=2),
+    st.permutations(["labels", "managedFields", "name", "annotations"]),
+    st.booleans(),
+)
+def test_cutting_managed_fields_out_changes_nothing_else(labels, managed, order, compact):
+    values = {
+        "labels": labels,
+        "managedFields": managed,
+        "name": "a",
+        "annotations": {"x": '"managedFields":' + json.dumps(managed)},
+    }
+    obj = {"metadata": {key: values[key] for key in order}, "spec": {"managedFields": managed}}
+    separators = (",", ":") if compact else None
+    stripped = json.loads(strip_managed_fields(json.dumps(obj, separators=separators).encode()))
+    del obj["metadata"]["managedFields"]
+    assert stripped == obj
+
+
+def test_object_without_managed_fields_is_left_as_it_is():
+    raw = b'{"metadata":{"name":"a"}}'
+    assert strip_managed_fields(raw) is raw
+    assert decode_meta(raw).name == "a"
+    with pytest.raises(MalformedObject):
+        decode_meta(b"nope")
