@@ -45,6 +45,7 @@ def operator(
     pod_namespace: str,
 ) -> None:
     """Run the controller manager: reconcilers, leader election, metrics, probes."""
+    from agentops.controller import ControllerError
     from agentops.kube.aiohttp_transport import AiohttpTransport
     from agentops.kube.client import ApiClient
     from agentops.kube.config import load_config
@@ -91,4 +92,8 @@ def operator(
             image = await resolve_runtime_image(ApiClient(transport), options)
             await Operator(transport, options, runtime_image=image).run()
 
-    run_until_signal(main)
+    try:
+        run_until_signal(main)
+    except* ControllerError as errors:
+        # The manager has logged it: a lost Lease, caches that never synced. The restarted process starts clean.
+        raise SystemExit(1) from errors

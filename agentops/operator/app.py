@@ -55,6 +55,7 @@ class Operator:
         clock = clock or SystemClock()
         self.manager = Manager(transport, _manager_options(options, clock))
         self._http = http
+        self._runtime_image = runtime_image
         self._controllers: dict[str, Controller] = {}
         client, recorder = self.manager.client, self.manager.recorder(labels.OPERATOR)
         self._runtime_http: httpx2.AsyncClient | None = None
@@ -84,6 +85,7 @@ class Operator:
 
     async def run(self) -> None:
         """Until cancelled; then what runs is finished, the Lease given back and the last Events written."""
+        log.info("operator.starting", version=__version__, runtime_image=self._runtime_image)
         async with self._http() as http:
             self._runtime_http = http
             await self.manager.run()

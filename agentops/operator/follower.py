@@ -53,6 +53,7 @@ CONNECT_PATIENCE_S = 20.0
 FIRST_POLL_S = 0.25
 LAST_POLL_S = 2.0
 ABORT_PATIENCE_S = 30.0
+ABORT_EVERY_S = 2.0
 
 
 class State(StrEnum):
@@ -214,20 +215,24 @@ class RunFollower:
             await self._clock.sleep(pause_s)
             pause_s = min(LAST_POLL_S, pause_s * 1.5)
 
+    def _is_going(self, uid: str) -> bool:
+        seen = self._observations.get(uid)
+        return seen is not None and seen.state in (State.SENDING, State.FOLLOWING)
+
     async def _abort_ordered(self, tasks: anyio.abc.TaskGroup) -> None:
         while True:
             tasks.start_soon(self._abort, await self._aborts.get())
 
     async def _abort(self, target: Target) -> None:
         deadline = self._clock.boottime() + ABORT_PATIENCE_S
-        while target.uid in self._aborting and self._clock.boottime() < deadline:
+        while target.uid in self._aborting and self._is_going(target.uid) and self._clock.boottime() < deadline:
             try:
                 client = await target.client()
                 await client.abort(target.run)
-                return
             except RuntimeClientError as error:
                 log.info("run.abort-unanswered", run=str(target.request), error=str(error))
-            await self._clock.sleep(1.0)
+            # Again until the run is over: an abort may arrive before the prompt that is still on its way.
+            await self._clock.sleep(ABORT_EVERY_S)
 
     def _observe(
         self, target: Target, state: State, message: str = "", *, record: RunRecord | None = None, follow: bool = False

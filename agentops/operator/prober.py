@@ -1,7 +1,8 @@
 """Does a Provider's endpoint answer, and does it take the key? Asked in the background, told in a condition.
 
-A Provider is asked once per generation and Secret change, then every five minutes. It never holds
-anything back: clusters that forbid the operator egress see `EndpointReachable` False, and agents run.
+A Provider is asked once per generation and Secret change, then every five minutes; sooner, with a
+growing wait, while it does not answer well, so that a server that comes up late is soon seen. It never
+holds anything back: clusters that forbid the operator egress see `EndpointReachable` False, and agents run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from agentops.values.clock import Clock
 
 TIMEOUT_S = 5.0
 INTERVAL_S = 300.0
+FIRST_RETRY_S = 15.0
 
 
 @frozen(slots=True, kw_only=True)
@@ -38,14 +40,16 @@ class Probe:
 
 @frozen(slots=True, kw_only=True)
 class Finding:
-    """The last answer. `status` None is Unknown."""
+    """The last answer."""
 
     fingerprint: str
-    status: bool | None
+    status: bool
     reason: Reason
     message: str
-    at_s: float
-    """Boot time, seconds."""
+    again_at_s: float
+    """When it should be asked again, boot time in seconds."""
+    failures: int
+    """How many bad answers to this question in a row."""
 
 
 class EndpointProber:
@@ -67,7 +71,7 @@ class EndpointProber:
     def due_in_s(self, request: Request, fingerprint: str) -> float:
         """Seconds until the question should be asked again; 0 is now."""
         found = self.finding(request, fingerprint)
-        return 0.0 if found is None else max(0.0, found.at_s + INTERVAL_S - self._clock.boottime())
+        return 0.0 if found is None else max(0.0, found.again_at_s - self._clock.boottime())
 
     def ask(self, probe: Probe) -> None:
         """Ask in the background; the answer wakes the Provider. The same question is not asked twice at once."""
@@ -91,12 +95,16 @@ class EndpointProber:
         if self._asked.get(probe.request) != probe.fingerprint:
             return
         del self._asked[probe.request]
+        before = self.finding(probe.request, probe.fingerprint)
+        failures = 0 if status else (before.failures if before else 0) + 1
+        wait_s = min(INTERVAL_S, FIRST_RETRY_S * 2 ** (failures - 1)) if failures else INTERVAL_S
         self._findings[probe.request] = Finding(
             fingerprint=probe.fingerprint,
             status=status,
             reason=reason,
             message=message,
-            at_s=self._clock.boottime(),
+            again_at_s=self._clock.boottime() + wait_s,
+            failures=failures,
         )
         self._wake(probe.request)
 

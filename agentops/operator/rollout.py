@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from agentops.api import labels
 from agentops.api.conditions import Reason as ApiReason
@@ -26,10 +26,20 @@ class Workload:
     failing: bool = False
     reason: str
     message: str
+    counts: Mapping[str, int] = {}
+    """`replicas`, `updatedReplicas`, `readyReplicas` and `availableReplicas`, as far as the Deployment says."""
 
 
 def observe(deployment: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]]) -> Workload:
-    """`pods` are the agent's runtime pods; those of older templates only count while nothing newer exists."""
+    """`pods` are the agent's runtime pods; what ails those of older templates is not told."""
+    status = (deployment or {}).get("status") or {}
+    return evolve(_explain(deployment, pods), counts={key: status[key] for key in COUNTS if status.get(key)})
+
+
+COUNTS = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+
+
+def _explain(deployment: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]]) -> Workload:
     if deployment is None:
         return Workload(running=False, reason=ApiReason.PENDING, message="the Deployment does not exist yet")
     if is_rolled_out(deployment):

@@ -9,7 +9,7 @@ from typing import Any
 from agentops.api.conditions import RunPhase
 from agentops.api.defaults import timeout_s
 from agentops.api.kinds import AGENT_RUN
-from agentops.api.labels import RUN_FINALIZER
+from agentops.api.labels import RUN_FINALIZER, TRACEPARENT
 from agentops.api.objects import decode
 from agentops.api.types import Agent, AgentRun
 from agentops.controller import Client, Request
@@ -17,7 +17,10 @@ from agentops.controller.finalizers import drop_finalizer, ensure_finalizer, has
 from agentops.operator.queue import RunView
 from agentops.operator.status import StatusDraft
 from agentops.operator.words import Condition
+from agentops.telemetry.tracing import extract, inject, tracer
 from agentops.values.clock import parse_rfc3339, rfc3339
+
+_tracer = tracer("operator.run")
 
 DEFAULT_TIMEOUT_S = 1800.0
 """For an Agent whose own timeout cannot be read."""
@@ -100,6 +103,15 @@ class RunWork:
         stopping = self.draft.has(Condition.STOPPING) or {}
         since = _time(self.run.metadata.deletion_timestamp) or _time(stopping.get("lastTransitionTime"))
         return (self.now - since).total_seconds() if since else 0.0
+
+    def dispatch_trace(self, mode: str) -> str | None:
+        """The traceparent of this dispatch: a span under the caller's, or the caller's own when nothing is traced."""
+        parent = self.run.metadata.annotations.get(TRACEPARENT)
+        carried: dict[str, str] = {}
+        with _tracer.start_as_current_span(f"operator.dispatch.{mode}", context=extract(parent)) as span:
+            span.set_attributes({"agentrun.name": self.name, "agent.mode": mode})
+            inject(carried)
+        return carried.get("traceparent") or parent
 
     # writing
 

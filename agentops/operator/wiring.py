@@ -3,7 +3,8 @@
 | what changes            | who looks again                                  | through                         |
 |-------------------------|--------------------------------------------------|---------------------------------|
 | Provider                | itself; Agents that bind it                      | index Agent `provider`          |
-| Secret (metadata)       | Providers and Agents that use it                 | indexes `secret`                |
+| Secret (metadata)       | Providers and Agents that use it, Agents of      | indexes `secret` and `provider` |
+|                         | those Providers                                  |                                 |
 | ConfigMap (metadata)    | its Agent; Agents with it as a context file      | owner; index Agent `configmap`  |
 | Agent                   | itself; Providers it binds and bound; its runs   | old and new refs; index `agent` |
 | children of an Agent    | the Agent                                        | controller reference            |
@@ -104,7 +105,7 @@ def wire(
         .build(provider.reconcile),
         _agent_children(Builder(manager).named("agent").for_(AGENT, (spec_or_annotations_changed,)))
         .watches(PROVIDER, EnqueueMapped(seen.by_name(AGENT, AGENTS_BY_PROVIDER)))
-        .watches(SECRET, EnqueueMapped(seen.by_name(AGENT, "secret")), metadata_only=True)
+        .watches(SECRET, EnqueueMapped(seen.agents_of_secret), metadata_only=True)
         .watches(CONFIG_MAP, EnqueueMapped(seen.by_name(AGENT, "configmap")), metadata_only=True)
         .watches(SERVICE, EnqueueMapped(seen.by_name(AGENT, "memory")))
         .watches(POD, EnqueueMapped(_agent_of_pod))
@@ -153,6 +154,14 @@ class Lookup:
             return self._find(kind, meta["namespace"], index, meta["name"])
 
         return requests
+
+    def agents_of_secret(self, secret: Object) -> Iterable[Request]:
+        """Agents that use it, and those that use it through a Provider: a new key changes no Provider's status."""
+        meta = secret["metadata"]
+        found = self._find(AGENT, meta["namespace"], "secret", meta["name"])
+        for provider in self._find(PROVIDER, meta["namespace"], "secret", meta["name"]):
+            found += self._find(AGENT, meta["namespace"], AGENTS_BY_PROVIDER, provider.name)
+        return found
 
     def runs_of_pod(self, pod: Object) -> Iterable[Request]:
         """The run of a task's pod, or the runs that wait for, or are in, a daemon's pod."""

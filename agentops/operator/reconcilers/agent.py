@@ -47,7 +47,7 @@ from agentops.operator.objects.security import compute_violations
 from agentops.operator.plan import Manifest, Rendering
 from agentops.operator.reconcilers.fields import report_fields
 from agentops.operator.review import Review, Reviewer
-from agentops.operator.rollout import Workload, observe
+from agentops.operator.rollout import COUNTS, Workload, observe
 from agentops.operator.secrets import TokenKeeper
 from agentops.operator.status import StatusDraft
 from agentops.operator.words import Condition, Reason
@@ -225,6 +225,7 @@ class AgentReconciler:
         if draft.condition(ConditionType.READY, ready, reason, message):
             bad = phase is AgentPhase.FAILED or (story.blocked and not ready)
             self._recorder.event(story.obj, "Warning" if bad else "Normal", reason, message)
+        draft.set(**{key: workload.counts.get(key) if workload else None for key in COUNTS})
         draft.set(
             phase=phase.value,
             message=None if ready and not story.blocked else message,

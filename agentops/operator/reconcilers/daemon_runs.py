@@ -39,15 +39,12 @@ from agentops.operator.rollout import pick_pod, template_hash
 from agentops.operator.run_work import RunWork
 from agentops.operator.secrets import decode_value
 from agentops.operator.words import Condition, Reason
-from agentops.telemetry.tracing import extract, inject, tracer
 from agentops.values.clock import Clock
 
 RELEASE_AFTER_S = 30.0
 """A deleted, cancelled or timed-out run is let go at the latest then, whether or not the pod answered."""
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
-
-_tracer = tracer("operator.run")
 
 ClientFor = Callable[[str, str | None], RuntimeClient]
 """A client for a base URL and a bearer."""
@@ -207,18 +204,8 @@ class DaemonRuns:
 
 def _headers(work: RunWork) -> dict[str, str]:
     """Trace and origin of the run."""
-    annotations = work.run.metadata.annotations
-    parent = annotations.get(labels.TRACEPARENT)
-    headers = {"Traceparent": parent} if parent else {}
-    with _tracer.start_as_current_span("operator.dispatch.daemon", context=extract(parent)) as span:
-        span.set_attribute("agentrun.name", work.name)
-        carried: dict[str, str] = {}
-        inject(carried)
-    if "traceparent" in carried:
-        headers["Traceparent"] = carried["traceparent"]
-    if annotations.get(labels.PARENT_AGENT):
-        headers[PARENT_AGENT_HEADER] = annotations[labels.PARENT_AGENT]
-    return headers
+    trace, parent = work.dispatch_trace("daemon"), work.run.metadata.annotations.get(labels.PARENT_AGENT)
+    return {**({"Traceparent": trace} if trace else {}), **({PARENT_AGENT_HEADER: parent} if parent else {})}
 
 
 def _gone(work: RunWork) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from agentops.api import labels
-from agentops.controller import Client, Request, Result
+from agentops.controller import Client, ForeignObject, Request, Result
 from agentops.kube.kinds import SERVICE
 from agentops.operator.objects import names
 from agentops.operator.review import COMPONENT_MEMORY, component
 from agentops.operator.secrets import TokenKeeper
+from agentops.telemetry.logging import get_logger
+
+log = get_logger("operator.memory")
 
 
 class MemoryReconciler:
@@ -24,5 +27,9 @@ class MemoryReconciler:
         if component(service) != COMPONENT_MEMORY:
             return None
         labelled = {labels.MANAGED_BY: labels.OPERATOR, labels.COMPONENT: labels.COMPONENT_TOKEN}
-        await self._tokens.ensure(service, labelled, (names.TOKEN_KEY,))
+        try:
+            await self._tokens.ensure(service, labelled, (names.TOKEN_KEY,))
+        except ForeignObject as error:
+            # Somebody brought a token of their own: memory and agents mount it just the same.
+            log.info("memory.token-not-ours", service=str(request), error=str(error))
         return None

@@ -148,7 +148,7 @@ class TaskRuns:
             name=work.name,
             prompt=work.run.spec.prompt,
             timeout_s=run_timeout_s(agent),
-            traceparent=annotations.get(labels.TRACEPARENT),
+            traceparent=work.dispatch_trace("task"),
             parent_agent=annotations.get(labels.PARENT_AGENT),
         )
         return job(inputs, run)

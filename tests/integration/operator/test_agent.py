@@ -179,6 +179,18 @@ async def test_a_missing_secret_of_the_agent_is_named(plane: OperatorPlane) -> N
     await plane.patch(SECRET, "github", {"metadata": {"annotations": {"seen": "yes"}}})
 
 
+async def test_a_new_key_of_its_provider_rolls_the_agent(plane: OperatorPlane) -> None:
+    meta = {"name": "key", "namespace": NAMESPACE}
+    await plane.create({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"k": "old"}})
+    await plane.create(provider_object(apiKeySecret={"name": "key", "key": "k"}), agent_object())
+    await plane.start_daemon()
+    before = template_hash(await plane.get(DEPLOYMENT, "hello"))
+    await plane.patch(SECRET, "key", {"metadata": {"labels": {"seen": "yes"}}})
+    assert await plane.quiet() == []
+    await plane.patch(SECRET, "key", {"stringData": {"k": "new"}})
+    await plane.until(DEPLOYMENT, "hello", lambda obj: template_hash(obj) != before)
+
+
 async def test_a_context_file_is_waited_for_and_followed(plane: OperatorPlane) -> None:
     await plane.create(
         provider_object(), agent_object(contextFiles=[{"configMapRef": {"name": "team", "key": "AGENTS.md"}}])

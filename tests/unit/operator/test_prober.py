@@ -104,5 +104,25 @@ async def test_one_question_is_asked_once_and_again_after_five_minutes() -> None
         tasks.cancel_scope.cancel()
 
 
+async def test_a_server_that_comes_up_late_is_soon_seen() -> None:
+    answers, woken = [503, 503, 200], []
+
+    def http() -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: httpx2.Response(answers.pop(0))))
+
+    prober = EndpointProber(http, woken.append, LoopClock())
+    waits = []
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(prober.run)
+        for number in range(3):
+            prober.ask(probe())
+            while len(woken) <= number:
+                await anyio.sleep(0.1)
+            waits.append(round(prober.due_in_s(KEY, "1")))
+            await anyio.sleep(prober.due_in_s(KEY, "1"))
+        tasks.cancel_scope.cancel()
+    assert waits == [15, 30, INTERVAL_S]
+
+
 def test_a_probe_does_not_show_its_key() -> None:
     assert "top-secret" not in repr(probe())
