@@ -121,6 +121,8 @@ class Engine:
         ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if any("No module named 'xllamacpp'" in line for line in self._said):
             return "xllamacpp is not installed; run `pip install 'agentops-platform[local]'`, or use --script"
+        if any("libgomp.so.1" in line for line in self._said):
+            return "the model engine needs libgomp.so.1; install it (Debian: libgomp1), or use --script"
         last = self._said[-1][:200] if self._said else "it said nothing"
         return f"the model engine ended with {ended} on {self._weights}: {last}"
 

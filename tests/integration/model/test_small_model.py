@@ -90,3 +90,8 @@ def test_with_tools_on_offer_it_still_answers_in_words(base_url: str) -> None:
 def test_a_conversation_longer_than_its_context_is_answered(base_url: str) -> None:
     answer = ask(base_url, "word " * 5_000 + "Say hello.", max_tokens=8)
     assert answer["usage"]["prompt_tokens"] < 4096
+
+
+def test_a_limit_beyond_its_context_is_answered(base_url: str) -> None:
+    answer = ask(base_url, "Say hello.", max_tokens=1_000_000, stop=["!", "."])
+    assert answer["choices"][0]["finish_reason"] == "stop"
