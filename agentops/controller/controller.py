@@ -25,6 +25,7 @@ from attrs import field, frozen
 
 from agentops.controller.errors import CacheSyncTimeout, ControllerError, RetryAfter, StaleCache, TerminalError
 from agentops.controller.metrics import ControllerMetrics, QueueMetrics
+from agentops.controller.priority_queue import PriorityQueue
 from agentops.controller.rate_limiters import RateLimiter
 from agentops.controller.rate_limiting_queue import RateLimitingQueue
 from agentops.controller.reconcile import Reconciler, Request, Result
@@ -52,11 +53,15 @@ def reconcile_id() -> str:
 class ControllerOptions:
     """`max_concurrent` workers; `reconcile_timeout_s` None is no limit.
 
+    Without `priority_queue` the classic FIFO; the default `rate_limiter` is per item exponential, with
+    the classic queue also 10 retries a second over all items.
+
     `leader_only` controllers wait for leadership; `cache_sync_timeout_s` bounds the first lists.
     """
 
     max_concurrent: int = 1
     rate_limiter: RateLimiter | None = None
+    priority_queue: bool = True
     reconcile_timeout_s: float | None = None
     leader_only: bool = True
     cache_sync_timeout_s: float = 120.0
@@ -97,7 +102,8 @@ class Controller:
         self._metrics = ControllerMetrics(registry, name)
         self._metrics.max_concurrent.set(self.options.max_concurrent)
         observer = QueueMetrics(registry, name)
-        self.queue: RateLimitingQueue[Request] = RateLimitingQueue(
+        queue_type = PriorityQueue if self.options.priority_queue else RateLimitingQueue
+        self.queue: RateLimitingQueue[Request] = queue_type(
             self.options.rate_limiter, clock=self._clock, observer=observer
         )
         observer.watch(self.queue)  # type: ignore[arg-type]

@@ -35,5 +35,8 @@ class RateLimitingQueue(DelayingQueue[T]):
         return self.limiter.num_requeues(item)
 
     def statistics(self) -> QueueStatistics:
-        failing = getattr(self.limiter, "__len__", int)()
-        return QueueStatistics(len(self._queue), len(self._processing), len(self._ready_at), failing)
+        return QueueStatistics(len(self._queue), len(self._processing), len(self._ready_at), self._failing())
+
+    def _failing(self) -> int:
+        count: int = getattr(self.limiter, "__len__", int)()
+        return count

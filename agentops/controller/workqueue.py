@@ -72,8 +72,12 @@ class WorkQueue(Generic[T]):
 
     async def get(self) -> T:
         """The oldest item, marked as being processed until `done`. Raises QueueShutDown."""
-        while not self._queue:
-            if self._shut_down and not (self._dirty and self._processing):
+        return (await self.get_with_priority())[0]
+
+    async def get_with_priority(self) -> tuple[T, int]:
+        """`get` with the item's priority, always 0 here."""
+        while not self._takeable():
+            if self._ended():
                 raise QueueShutDown
             parked = anyio.Event()
             self._parked.append(parked)
@@ -85,18 +89,7 @@ class WorkQueue(Generic[T]):
                 else:
                     self._parked.remove(parked)
                 raise
-        item = self._queue.popleft()
-        now = self._clock.boottime()
-        self._processing[item] = now
-        added = self._dirty.pop(item)
-        if self._observer:
-            self._observer.taken(now - added)
-            self._observer.depth(len(self._queue))
-        return item
-
-    async def get_with_priority(self) -> tuple[T, int]:
-        """`get` with the item's priority, always 0 here."""
-        return await self.get(), 0
+        return self._take()
 
     def done(self, item: T) -> None:
         """Say that the work on `item` ended; it is ready again if it was added meanwhile."""
@@ -145,6 +138,23 @@ class WorkQueue(Generic[T]):
         """Items that are ready."""
         return len(self._queue)
 
+    def _takeable(self) -> bool:
+        return bool(self._queue)
+
+    def _ended(self) -> bool:
+        """Whether waiting is in vain: shut down, and nothing will be put back."""
+        return self._shut_down and not (self._dirty and self._processing)
+
+    def _take(self) -> tuple[T, int]:
+        item = self._queue.popleft()
+        now = self._clock.boottime()
+        self._processing[item] = now
+        added = self._dirty.pop(item)
+        if self._observer:
+            self._observer.taken(now - added)
+            self._observer.depth(len(self._queue))
+        return item, 0
+
     def _push(self, item: T) -> None:
         self._queue.append(item)
         if self._observer:
@@ -152,7 +162,7 @@ class WorkQueue(Generic[T]):
         self._wake()
 
     def _wake(self) -> None:
-        if self._parked and (self._queue or self._shut_down):
+        if self._parked and (self._takeable() or self._shut_down):
             self._parked.popleft().set()
 
     def _wake_all(self) -> None:

@@ -220,7 +220,7 @@ async def test_queue_metrics_are_there(clock, registry):
         await anyio.sleep(4)
         value = registry.collectors.get_sample_value
         labels = {"name": "test", "controller": "test"}
-        assert value("workqueue_depth", {**labels, "priority": ""}) == 1
+        assert value("workqueue_depth", {**labels, "priority": "0"}) == 1
         assert value("workqueue_adds_total", labels) == 2
         assert value("workqueue_longest_running_processor_seconds", labels) == pytest.approx(4)
         assert value("workqueue_unfinished_work_seconds", labels) == pytest.approx(4)
