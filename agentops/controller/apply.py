@@ -18,7 +18,7 @@ import orjson
 from attrs import frozen
 
 from agentops.controller.client import Client
-from agentops.controller.errors import ForeignObject
+from agentops.controller.errors import ForeignObject, ResourceNotCached
 from agentops.controller.owners import controller_of, describe, is_controlled_by, set_controller_reference
 from agentops.kube.client import key_of
 from agentops.kube.errors import NotFound
@@ -82,13 +82,10 @@ async def ensure(
         APPLIED_DIGEST: digest(wanted),
     }
     namespace, name = key_of(wanted)
-    live = await client.try_get(kind, name, namespace)
+    live = await _read(client, kind, name, namespace)
     if live is None:
-        try:  # the cache may lag, or its selector may hide a foreign object
-            live = await client.live.get(kind, name, namespace)
-        except NotFound:
-            created = await client.apply(kind, wanted, field_manager=field_manager, force=False)
-            return Outcome("created", created)
+        created = await client.apply(kind, wanted, field_manager=field_manager, force=False)
+        return Outcome("created", created)
     if owner is not None:
         _refuse_foreign(live, owner, adopt)
     if live["metadata"].get("deletionTimestamp"):
@@ -98,6 +95,20 @@ async def ensure(
         return Outcome("unchanged", live)
     updated = await client.apply(kind, wanted, field_manager=field_manager, force=True)
     return Outcome("updated", updated, tuple(found))
+
+
+async def _read(client: Client, kind: Kind, name: str, namespace: str) -> dict[str, Any] | None:
+    """From the cache, else live: it may lag, hold metadata only, or its selector may hide a foreign object."""
+    try:
+        cached = await client.try_get(kind, name, namespace)
+    except ResourceNotCached:
+        cached = None
+    if cached is not None:
+        return cached
+    try:
+        return await client.live.get(kind, name, namespace)
+    except NotFound:
+        return None
 
 
 def digest(desired: Mapping[str, Any]) -> str:

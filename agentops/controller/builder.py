@@ -27,7 +27,6 @@ class _Watch:
     handler: Handler | AsyncHandler
     predicates: tuple[Predicate, ...]
     metadata_only: bool
-    keep_managed_fields: bool
 
 
 class Builder:
@@ -59,7 +58,7 @@ class Builder:
         if self._for is not None:
             raise BuildError(f"for_ is given twice: {self._for} and {kind}; a controller is for one kind")
         self._for = kind
-        self._watches.insert(0, _Watch(kind, EnqueueForObject(), tuple(predicates), metadata_only, False))
+        self._watches.insert(0, _Watch(kind, EnqueueForObject(), tuple(predicates), metadata_only))
         return self
 
     def owns(
@@ -83,7 +82,7 @@ class Builder:
         metadata_only: bool = False,
     ) -> Self:
         """Any other kind, with the handler that says whom its objects wake."""
-        self._watches.append(_Watch(kind, handler, tuple(predicates), metadata_only, False))
+        self._watches.append(_Watch(kind, handler, tuple(predicates), metadata_only))
         return self
 
     def source(self, source: Source) -> Self:
@@ -112,7 +111,7 @@ class Builder:
         for kind, predicates, only_controller, metadata_only in self._owned:
             assert self._for is not None
             handler = EnqueueForOwner(self._for, only_controller)
-            watches.append(_Watch(kind, handler, predicates, metadata_only, True))
+            watches.append(_Watch(kind, handler, predicates, metadata_only))
         if not watches and not self._sources:
             raise BuildError("nothing to watch: give for_, watches or source")
         name = self._name or (self._for.kind.lower() if self._for else "")
@@ -121,9 +120,7 @@ class Builder:
         cache = self._manager.cache
         sources = [
             KindSource(
-                cache.informer(
-                    watch.kind, metadata_only=watch.metadata_only, keep_managed_fields=watch.keep_managed_fields
-                ),
+                cache.informer(watch.kind, metadata_only=watch.metadata_only),
                 watch.handler,
                 (*self._predicates, *watch.predicates),
             )
