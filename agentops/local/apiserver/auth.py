@@ -1,0 +1,251 @@
+"""Who asks, and whether they may.
+
+Client certificates are checked by the shell (the request then has a user), tokens here: the static
+admin token and ServiceAccount JWTs. `Authorizer` is the seam for RBAC.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from agentops.local.apiserver import errors
+from agentops.local.apiserver.http import ADMIN, ANONYMOUS, Request, User
+from agentops.local.apiserver.store import Store
+from agentops.values.clock import Clock
+
+AUDIENCE = "https://kubernetes.default.svc"
+_MIN_LIFE_S = 600
+_MAX_LIFE_S = 365 * 86400
+
+
+@frozen(slots=True)
+class Attributes:
+    """What is asked: the fields RBAC decides by."""
+
+    verb: str
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+    is_resource: bool = True
+
+
+class Authorizer(Protocol):
+    """Decides. Returns None to allow, else why not ("" when there is nothing to add)."""
+
+    def refuse(self, user: User, attributes: Attributes) -> str | None: ...
+
+    def rules(self, user: User, namespace: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Resource and non-resource rules, for SelfSubjectRulesReview."""
+        ...
+
+
+_OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/.well-known/openid-configuration", "/openid/v1/jwks")
+
+
+class AllowAuthenticated:
+    """Everybody who is somebody may do everything; anonymous users see health and version."""
+
+    def refuse(self, user: User, attributes: Attributes) -> str | None:
+        if "system:authenticated" in user.groups or "system:masters" in user.groups:
+            return None
+        if not attributes.is_resource and attributes.path.split("?")[0].rstrip("/").startswith(_OPEN_PATHS):
+            return None
+        return ""
+
+    def rules(self, user: User, namespace: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        if self.refuse(user, Attributes("get", resource="pods")) is not None:
+            return [], [{"verbs": ["get"], "nonResourceURLs": list(_OPEN_PATHS)}]
+        return [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}], [{"verbs": ["*"], "nonResourceURLs": ["*"]}]
+
+
+def forbidden_message(user: User, a: Attributes, why: str = "") -> errors.ApiFailure:
+    """The 403 of a real server."""
+    tail = f": {why}" if why else ""
+    if not a.is_resource:
+        return errors.forbidden(f'forbidden: User "{user.name}" cannot {a.verb} path "{a.path}"{tail}')
+    full = errors.qualified(a.group, a.resource)
+    subject = f'{full} "{a.name}"' if a.name else full
+    resource = f"{a.resource}/{a.subresource}" if a.subresource else a.resource
+    scope = f'in the namespace "{a.namespace}"' if a.namespace else "at the cluster scope"
+    text = f'{subject} is forbidden: User "{user.name}" cannot {a.verb} resource "{resource}" in API group "{a.group}" {scope}'
+    details = {k: v for k, v in (("name", a.name), ("group", a.group), ("kind", a.resource)) if v}
+    return errors.forbidden(text + tail, details)
+
+
+class Tokens:
+    """ServiceAccount tokens: RS256 JWTs bound to the account and, when asked, a pod."""
+
+    def __init__(self, key_pem: bytes | None, issuer: str, store: Store, clock: Clock) -> None:
+        self._pem = key_pem
+        self.issuer = issuer
+        self._store = store
+        self._clock = clock
+        self._private: Any = None
+        self._kid = ""
+
+    def _key(self) -> Any:
+        if self._private is None:
+            from cryptography.hazmat.primitives import hashes, serialization
+            from cryptography.hazmat.primitives.asymmetric import rsa
+
+            if self._pem is None:
+                self._private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            else:
+                self._private = serialization.load_pem_private_key(self._pem, None)
+            der = self._private.public_key().public_bytes(
+                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            digest = hashes.Hash(hashes.SHA256())
+            digest.update(der)
+            self._kid = base64.urlsafe_b64encode(digest.finalize()).decode().rstrip("=")
+        return self._private
+
+    def issue(
+        self,
+        namespace: str,
+        account: dict[str, Any],
+        *,
+        audiences: list[str],
+        seconds: int,
+        bound: dict[str, Any] | None,
+        token_id: str,
+    ) -> tuple[str, int]:
+        """The token and its expiry in epoch seconds."""
+        import jwt
+
+        now = int(self._clock.now().timestamp())
+        seconds = max(_MIN_LIFE_S, min(seconds, _MAX_LIFE_S))
+        meta = account["metadata"]
+        about: dict[str, Any] = {
+            "namespace": namespace,
+            "serviceaccount": {"name": meta["name"], "uid": meta["uid"]},
+        }
+        if bound:
+            about[str(bound["kind"]).lower()] = {"name": bound["name"], "uid": bound["uid"]}
+        claims = {
+            "aud": audiences or [AUDIENCE],
+            "exp": now + seconds,
+            "iat": now,
+            "nbf": now,
+            "jti": token_id,
+            "iss": self.issuer,
+            "sub": f"system:serviceaccount:{namespace}:{meta['name']}",
+            "kubernetes.io": about,
+        }
+        key = self._key()
+        return jwt.encode(claims, key, algorithm="RS256", headers={"kid": self._kid}), now + seconds
+
+    def verify(self, token: str, audiences: tuple[str, ...] = (AUDIENCE,)) -> User | None:
+        """The user a token stands for; None when it is not valid now."""
+        import jwt
+
+        try:
+            claims = jwt.decode(
+                token,
+                self._key().public_key(),
+                algorithms=["RS256"],
+                audience=list(audiences),
+                issuer=self.issuer,
+                options={"verify_exp": False, "verify_nbf": False, "verify_iat": False},
+            )
+        except jwt.InvalidTokenError:
+            return None
+        now = self._clock.now().timestamp()
+        if not claims.get("nbf", 0) - 60 <= now < claims.get("exp", 0):
+            return None
+        about = claims.get("kubernetes.io") or {}
+        namespace = str(about.get("namespace", ""))
+        account = about.get("serviceaccount") or {}
+        if not self._alive("serviceaccounts", namespace, account):
+            return None
+        extra: dict[str, tuple[str, ...]] = {
+            "authentication.kubernetes.io/credential-id": (f"JTI={claims.get('jti')}",)
+        }
+        pod = about.get("pod")
+        if pod:
+            if not self._alive("pods", namespace, pod):
+                return None
+            extra["authentication.kubernetes.io/pod-name"] = (pod["name"],)
+            extra["authentication.kubernetes.io/pod-uid"] = (pod["uid"],)
+        secret = about.get("secret")
+        if secret and not self._alive("secrets", namespace, secret):
+            return None
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
+        return User(str(claims["sub"]), groups, str(account.get("uid", "")), extra)
+
+    def _alive(self, storage: str, namespace: str, ref: dict[str, Any]) -> bool:
+        entry = self._store.get(storage, namespace, str(ref.get("name", "")))
+        return entry is not None and entry.obj()["metadata"].get("uid") == ref.get("uid")
+
+    def jwks(self) -> dict[str, Any]:
+        """The public key as /openid/v1/jwks serves it."""
+        numbers = self._key().public_key().public_numbers()
+
+        def text(value: int) -> str:
+            size = (value.bit_length() + 7) // 8
+            return base64.urlsafe_b64encode(value.to_bytes(size, "big")).decode().rstrip("=")
+
+        return {"keys": [{"use": "sig", "kty": "RSA", "kid": self._kid, "alg": "RS256", "n": text(numbers.n),
+                          "e": text(numbers.e)}]}  # fmt: skip
+
+    def discovery(self) -> dict[str, Any]:
+        return {
+            "issuer": self.issuer,
+            "jwks_uri": f"{self.issuer}/openid/v1/jwks",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        }
+
+
+class Authenticator:
+    """From a request to a user. Raises ApiFailure 401 for a bad credential."""
+
+    def __init__(self, tokens: Tokens, admin_token: str | None) -> None:
+        self._tokens = tokens
+        self._admin_token = admin_token
+
+    def authenticate(self, request: Request) -> User:
+        user = request.user
+        header = request.header("authorization")
+        if user is None and header:
+            scheme, _, token = header.partition(" ")
+            if scheme.lower() != "bearer" or not token.strip():
+                raise errors.unauthorized()
+            user = self.user_of(token.strip())
+            if user is None:
+                raise errors.unauthorized()
+        if user is None:
+            return ANONYMOUS
+        return self._impersonated(request, user)
+
+    def user_of(self, token: str, audiences: tuple[str, ...] = (AUDIENCE,)) -> User | None:
+        if self._admin_token and hmac.compare_digest(token.encode(), self._admin_token.encode()):
+            return User("agentops-local-admin", ADMIN.groups)
+        return self._tokens.verify(token, audiences)
+
+    def _impersonated(self, request: Request, user: User) -> User:
+        name = request.header("impersonate-user")
+        if not name:
+            return user
+        if "system:masters" not in user.groups:
+            raise errors.forbidden(
+                f'users "{name}" is forbidden: User "{user.name}" cannot impersonate resource "users" in API group "" at '
+                "the cluster scope"
+            )
+        asked = tuple(g for g in request.header("impersonate-group").split("\n") if g)
+        groups = dict.fromkeys(asked)
+        if name.startswith("system:serviceaccount:"):
+            namespace = name.split(":")[2]
+            groups.setdefault("system:serviceaccounts")
+            groups.setdefault(f"system:serviceaccounts:{namespace}")
+        groups.setdefault("system:unauthenticated" if name == "system:anonymous" else "system:authenticated")
+        return User(name, tuple(groups), request.header("impersonate-uid"))

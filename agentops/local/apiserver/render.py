@@ -1,0 +1,155 @@
+"""Content negotiation: the same objects as JSON, as a Table for kubectl, or as metadata only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from attrs import frozen
+
+from agentops.local.apiserver import errors
+from agentops.local.apiserver.http import Request
+from agentops.local.apiserver.resources import Resource
+from agentops.local.apiserver.table import Columns, columns_of, row_of
+from agentops.values.clock import Clock
+
+Object = dict[str, Any]
+
+_NOT_ACCEPTABLE = (
+    "only the following media types are accepted: application/json, application/yaml, "
+    "application/vnd.kubernetes.protobuf"
+)
+
+
+@frozen(slots=True)
+class Form:
+    """What the client wants: `kind` is json, Table, PartialObjectMetadata or PartialObjectMetadataList."""
+
+    kind: str = "json"
+    version: str = "v1"
+    include: str = "Metadata"
+
+    @property
+    def plain(self) -> bool:
+        return self.kind == "json"
+
+    @property
+    def metadata_only(self) -> bool:
+        return self.kind.startswith("PartialObjectMetadata")
+
+
+JSON = Form()
+
+
+def negotiate(request: Request) -> Form:
+    """The first alternative of Accept we can serve. Raises ApiFailure 406."""
+    accept = request.header("accept")
+    if not accept:
+        return JSON
+    for alternative in accept.split(","):
+        media, *parameters = (part.strip() for part in alternative.split(";"))
+        if media not in ("application/json", "*/*", "application/*", "text/html", "text/plain"):
+            continue
+        found = dict(p.split("=", 1) for p in parameters if "=" in p)
+        wanted = found.get("as")
+        if wanted is None:
+            return JSON
+        if found.get("g") == "meta.k8s.io" and wanted in (
+            "Table",
+            "PartialObjectMetadata",
+            "PartialObjectMetadataList",
+        ):
+            include = request.arg("includeObject") or "Metadata"
+            return Form(wanted, found.get("v", "v1"), include)
+    if "protobuf" in accept or "yaml" in accept:
+        return JSON
+    raise errors.ApiFailure(406, "NotAcceptable", _NOT_ACCEPTABLE)
+
+
+class Renderer:
+    """Turns objects into bytes of one form."""
+
+    def __init__(self, resource: Resource, form: Form, clock: Clock) -> None:
+        self.resource = resource
+        self.form = form
+        self._clock = clock
+        self._columns: Columns | None = columns_of(resource) if form.kind == "Table" else None
+        self._first = True
+
+    def single(self, obj: Object) -> bytes:
+        """One object (a GET, or the result of a write)."""
+        if self.form.plain:
+            return orjson.dumps(obj)
+        if self.form.metadata_only:
+            return orjson.dumps(self._partial(obj))
+        return self._table([obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")}, definitions=True)
+
+    def event_object(self, obj: Object) -> bytes:
+        """One object inside a watch event. Only a Table watch's first event has column definitions."""
+        if self.form.kind != "Table":
+            return self.single(obj)
+        first, self._first = self._first, False
+        return self._table([obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")}, definitions=first)
+
+    def list(self, objects: Iterable[Object], meta: Object) -> bytes:
+        if self.form.kind == "Table":
+            return self._table(objects, meta, definitions=True)
+        if self.form.metadata_only:
+            items = [self._partial(obj) for obj in objects]
+            body = {
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": f"meta.k8s.io/{self.form.version}",
+                "metadata": meta,
+                "items": items,
+            }
+            return orjson.dumps(body)
+        return self.list_bytes((orjson.dumps(obj) for obj in objects), meta)
+
+    def list_bytes(self, items: Iterable[bytes], meta: Object) -> bytes:
+        """A plain list out of already encoded items."""
+        kind = self.resource.kind
+        head = orjson.dumps({"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta})
+        return b'%b,"items":[%b]}' % (head[:-1], b",".join(items))
+
+    def bookmark(self, revision: int, annotations: dict[str, str] | None = None) -> bytes:
+        kind = self.resource.kind
+        meta: Object = {"resourceVersion": str(revision)}
+        if annotations:
+            meta["annotations"] = annotations
+        if self.form.kind == "Table":
+            first, self._first = self._first, False
+            return self._table([], meta, definitions=first)
+        if self.form.metadata_only:
+            api_version, name = f"meta.k8s.io/{self.form.version}", "PartialObjectMetadata"
+        else:
+            api_version, name = kind.api_version, kind.kind
+        meta.setdefault("creationTimestamp", None)
+        return orjson.dumps({"kind": name, "apiVersion": api_version, "metadata": meta})
+
+    def _partial(self, obj: Object) -> Object:
+        return {
+            "kind": "PartialObjectMetadata",
+            "apiVersion": f"meta.k8s.io/{self.form.version}",
+            "metadata": obj.get("metadata") or {},
+        }
+
+    def _table(self, objects: Iterable[Object], meta: Object, *, definitions: bool) -> bytes:
+        assert self._columns is not None
+        now = self._clock.now()
+        rows = []
+        for obj in objects:
+            row: Object = {"cells": row_of(self._columns, obj, now)}
+            if self.form.include == "Metadata":
+                row["object"] = self._partial(obj)
+            elif self.form.include == "Object":
+                row["object"] = obj
+            rows.append(row)
+        body = {
+            "kind": "Table",
+            "apiVersion": f"meta.k8s.io/{self.form.version}",
+            "metadata": meta,
+            "columnDefinitions": self._columns.definitions if definitions else [],
+            "rows": rows,
+        }
+        return orjson.dumps(body)

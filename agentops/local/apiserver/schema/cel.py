@@ -1,0 +1,259 @@
+"""`x-kubernetes-validations`: compiling and evaluating CEL rules.
+
+Built on cel-expr-python, imported when the first rule is seen. Values are handed over as dynamic
+ones; unknown functions and variables, and field names the schema does not have, are refused when
+the CRD is created, as on a real server. `oldSelf` makes a transition rule: it runs on updates only,
+where old and new value correlate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+from attrs import frozen
+
+from agentops.local.apiserver import errors
+from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.schema.structural import MISSING, Schema
+from agentops.values.duration import parse_duration
+
+_RESERVED = frozenset(
+    [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ]
+)
+_STRINGS = re.compile(r"""r?'''.*?'''|r?\"\"\".*?\"\"\"|r'[^']*'|r"[^"]*"|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.S)
+_ACCESS = re.compile(r"\b(self|oldSelf)((?:\.\??[A-Za-z_][A-Za-z0-9_]*)+)(\s*\()?")
+
+_PRESENT = "oldSelf__present"
+
+
+class CelError(ValueError):
+    """The rule does not compile; the message is the compiler's."""
+
+
+@frozen(slots=True)
+class Rule:
+    """One compiled expression."""
+
+    source: str
+    program: Any
+    uses_old: bool
+
+
+@cache
+def _environment() -> Any:
+    try:
+        from cel_expr_python import cel
+        from cel_expr_python.ext import ext_math, ext_optional, ext_strings
+    except ModuleNotFoundError as error:
+        raise CelError("CEL rules need the cel-expr-python package; install agentops-platform[local]") from error
+    from agentops.local.apiserver.schema.cel_functions import kubernetes_functions
+
+    dyn = cel.Type.DYN
+    return cel.NewEnv(
+        variables={"self": dyn, "oldSelf": dyn, _PRESENT: cel.Type.BOOL},
+        extensions=[
+            ext_strings.ExtStrings(),
+            ext_math.ExtMath(),
+            ext_optional.ExtOptional(),
+            cel.CelExtension("kubernetes", kubernetes_functions()),
+        ],
+    )
+
+
+@cache
+def _program(source: str) -> Any:
+    try:
+        return _environment().compile(source)
+    except RuntimeError as error:
+        raise CelError(str(error).removesuffix(" [INVALID_ARGUMENT]").removeprefix("INVALID_ARGUMENT: ")) from error
+
+
+def compile_rule(source: str, schema: Schema, *, message: bool = False, optional_old: bool = False) -> Rule:
+    """A rule or message expression for a value of `schema`. Raises CelError."""
+    program = _program(_with_optional_old(source) if optional_old else source)
+    wanted = "STRING" if message else "BOOL"
+    result = program.return_type().name() if hasattr(program.return_type(), "name") else str(program.return_type())
+    if str(result).upper() not in (wanted, "DYN"):
+        raise CelError(f"must evaluate to {'a string' if message else 'a bool'}")
+    bare = _STRINGS.sub('""', source)
+    for match in _ACCESS.finditer(bare):
+        if match.group(1) == "oldSelf" and optional_old:
+            continue
+        path = match.group(2).replace("?", "").lstrip(".").split(".")
+        if match.group(3):
+            path = path[:-1]
+        _check_path(path, schema)
+    return Rule(source, program, re.search(r"\boldSelf\b", bare) is not None)
+
+
+def _check_path(path: list[str], schema: Schema) -> None:
+    node: Schema | None = schema
+    for name in path:
+        if node is None or node.type != "object" or node.is_map or node.preserve or node.embedded:
+            return
+        names = {escape(key): key for key in node.properties}
+        if not names:
+            return
+        if name not in names:
+            if name in ("apiVersion", "kind", "metadata"):
+                return
+            raise CelError(f"undefined field '{name}'")
+        node = node.child(names[name])
+
+
+def escape(name: str) -> str:
+    """A property name as rules write it."""
+    if name in _RESERVED:
+        return f"__{name}__"
+    return (
+        name.replace("__", "__underscores__").replace(".", "__dot__").replace("-", "__dash__").replace("/", "__slash__")
+    )
+
+
+def to_cel(value: Any, schema: Schema | None) -> Any:
+    """A JSON value as rules see it: names escaped, times and durations as such, numbers as doubles."""
+    if isinstance(value, dict):
+        typed = schema is not None and not schema.is_map
+        return {
+            (escape(key) if typed else key): to_cel(item, schema.child(key) if schema is not None else None)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        items = schema.items if schema is not None else None
+        return [to_cel(item, items) for item in value]
+    if schema is not None:
+        if schema.type == "number" and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str) and schema.format in ("date-time", "duration"):
+            try:
+                if schema.format == "duration":
+                    return timedelta(seconds=parse_duration(value))
+                return datetime.fromisoformat(value.replace("Z", "+00:00"))
+            except ValueError:
+                return value
+    return value
+
+
+def has_rules(schema: Schema) -> bool:
+    """Whether any node has rules, so that most writes skip the walk."""
+    return _search(schema.raw)
+
+
+def _search(raw: Any) -> bool:
+    if isinstance(raw, Mapping):
+        return bool(raw.get("x-kubernetes-validations")) or any(_search(v) for v in raw.values())
+    return False
+
+
+def evaluate(value: Any, schema: Schema, path: str, *, old: Any = MISSING) -> list[FieldError]:
+    """Failures of all rules at and below `value`. `old` is the stored value where it correlates."""
+    out: list[FieldError] = []
+    _walk(value, schema, path, old, out)
+    return out
+
+
+def _walk(value: Any, schema: Schema, path: str, old: Any, out: list[FieldError]) -> None:
+    same = old is not MISSING and old == value
+    for rule in schema.rules:
+        _run(rule, value, schema, path, old, same, out)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            child = schema.child(key)
+            if child is not None and item is not None:
+                before = old.get(key, MISSING) if isinstance(old, dict) else MISSING
+                at = f"{path}[{key}]" if schema.is_map else f"{path}.{key}" if path else key
+                _walk(item, child, at, before, out)
+    elif isinstance(value, list) and schema.items is not None:
+        from agentops.local.apiserver.schema.validation import _correlate
+
+        before_of = _correlate(old, schema)
+        for index, item in enumerate(value):
+            _walk(item, schema.items, f"{path}[{index}]", before_of(item), out)
+
+
+def _run(
+    rule: Mapping[str, Any], value: Any, schema: Schema, path: str, old: Any, same: bool, out: list[FieldError]
+) -> None:
+    optional = bool(rule.get("optionalOldSelf"))
+    try:
+        compiled = compile_rule(rule["rule"], schema, optional_old=optional)
+    except CelError as error:
+        out.append(errors.invalid_value(path, _NOTHING, f"rule compile error: {error}"))
+        return
+    if compiled.uses_old and not optional and old is MISSING:
+        return
+    if same and not compiled.uses_old:
+        return
+    data: dict[str, Any] = {"self": to_cel(value, schema)}
+    if compiled.uses_old:
+        data["oldSelf"] = None if old is MISSING else to_cel(old, schema)
+        data[_PRESENT] = old is not MISSING
+    result = compiled.program.eval(data=data)
+    verdict = result.plain_value()
+    if verdict is True:
+        return
+    where = path + (rule.get("fieldPath") or "")
+    if verdict is not False:
+        text = f"rule evaluation failed: {verdict}: {rule['rule']}"
+        out.append(errors.invalid_value(where, _shown(value), text))
+        return
+    message = _message(rule, data, schema)
+    reason = rule.get("reason") or errors.INVALID
+    if reason in (errors.FORBIDDEN, errors.REQUIRED):
+        out.append(FieldError(reason, where, message))
+    elif reason == errors.DUPLICATE:
+        out.append(FieldError(reason, where, "", _shown(value)))
+    else:
+        out.append(FieldError(errors.INVALID, where, message, _shown(value)))
+
+
+_NOTHING = FieldError("FieldValueRequired", "").value
+
+
+def _shown(value: Any) -> Any:
+    """Objects and lists print no value (Kubernetes 1.36)."""
+    return _NOTHING if isinstance(value, dict | list) else value
+
+
+def _message(rule: Mapping[str, Any], data: dict[str, Any], schema: Schema) -> str:
+    expression = rule.get("messageExpression")
+    if expression:
+        try:
+            text = compile_rule(expression, schema, message=True).program.eval(data=data).plain_value()
+        except CelError:
+            text = None
+        if isinstance(text, str) and text.strip() and "\n" not in text:
+            return text
+    return str(rule.get("message") or f"failed rule: {rule['rule']}").strip()
+
+
+def _with_optional_old(source: str) -> str:
+    """With `optionalOldSelf`, oldSelf is an optional: CEL makes it itself, since Python has no such value."""
+    value = f"({_PRESENT} ? optional.of(oldSelf) : optional.none())"
+    return re.sub(rf"({_STRINGS.pattern})|\boldSelf\b", lambda m: m.group(1) or value, source, flags=re.S)

@@ -1,0 +1,171 @@
+"""aiohttp around the core: TLS, client certificates, chunked streams with backpressure, WebSockets.
+
+Everything else is the core's business. One catch-all route; the raw path goes through as it came.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+from aiohttp import WSMsgType, web
+from anyio.abc import TaskStatus
+
+from agentops.local.apiserver.http import Answer, Request, Response, Stream, User, WebSocketUpgrade
+from agentops.local.apiserver.server import ApiServer
+from agentops.telemetry.logging import get_logger
+
+log = get_logger("apiserver.shell")
+
+_BODY_LIMIT = 64 * 1024 * 1024
+"""What is read at all; the core refuses more than 3 MiB for everything but proxies."""
+
+
+def server_ssl_context(cert_path: Path, key_path: Path, client_ca_pem: bytes) -> ssl.SSLContext:
+    """TLS that asks for a client certificate of our CA and takes those who have none too."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert_path, key_path)
+    context.load_verify_locations(cadata=client_ca_pem.decode())
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def serve_tls(
+    server: ApiServer,
+    sock: socket.socket,
+    context: ssl.SSLContext | None,
+    *,
+    grace_s: float = 2.0,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `sock` until cancelled, then end watches and give requests `grace_s` to finish.
+
+    `context` None is plain HTTP (curl, debugging: client-go sends no credentials over it).
+    """
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        return await _handle(server, request)
+
+    web_server = web.Server(handle, access_log=None, keepalive_timeout=75.0, client_max_size=_BODY_LIMIT,
+                            handler_cancellation=True)  # fmt: skip
+    runner = web.ServerRunner(web_server, handle_signals=False)
+    await runner.setup()
+    try:
+        site = web.SockSite(runner, sock, ssl_context=context, shutdown_timeout=grace_s)
+        await site.start()
+        log.info("apiserver.listening", address=sock.getsockname()[0], port=sock.getsockname()[1])
+        task_status.started()
+        await anyio.sleep_forever()
+    finally:
+        server.watches.end_all()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(grace_s + 1):
+            await runner.cleanup()
+
+
+async def _handle(server: ApiServer, incoming: web.BaseRequest) -> web.StreamResponse:
+    try:
+        body = await incoming.read() if incoming.can_read_body else b""
+    except web.HTTPRequestEntityTooLarge:
+        return web.Response(status=413, text="Request entity too large")
+    raw_path = incoming.raw_path.partition("?")[0]
+    headers: dict[str, str] = {}
+    for name, value in incoming.headers.items():
+        lower = name.lower()
+        # Repeated headers matter for impersonation only.
+        headers[lower] = f"{headers[lower]}\n{value}" if lower == "impersonate-group" and lower in headers else value
+    request = Request(
+        incoming.method,
+        raw_path,
+        tuple(incoming.rel_url.query.items()),
+        headers,
+        body,
+        _certificate_user(incoming),
+        incoming.remote or "",
+    )
+    answer: Answer = await server.handle(request)
+    if isinstance(answer, Response):
+        return web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
+    if isinstance(answer, Stream):
+        return await _stream(incoming, answer)
+    return await _upgrade(incoming, answer)
+
+
+def _certificate_user(incoming: web.BaseRequest) -> User | None:
+    """CN is the user, O the groups, of a certificate TLS has already verified."""
+    transport = incoming.transport
+    peer = transport.get_extra_info("peercert") if transport is not None else None
+    if not peer:
+        return None
+    names = [(key, value) for part in peer.get("subject", ()) for key, value in part]
+    user = next((value for key, value in names if key == "commonName"), "")
+    if not user:
+        return None
+    groups = tuple(value for key, value in names if key == "organizationName")
+    return User(user, (*groups, "system:authenticated"))
+
+
+async def _stream(incoming: web.BaseRequest, answer: Stream) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
+    if "content-length" not in {name.lower() for name in answer.headers}:
+        response.enable_chunked_encoding()
+    body: AsyncIterator[bytes] = answer.open()
+    try:
+        await response.prepare(incoming)
+        async for chunk in body:
+            if chunk:
+                await response.write(chunk)
+        await response.write_eof()
+    except (ConnectionError, TimeoutError):
+        log.debug("stream.client_gone", path=incoming.path)
+    finally:
+        close = getattr(body, "aclose", None)
+        if close is not None:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+                await close()
+    return response
+
+
+class _Socket:
+    """The core's view of an aiohttp WebSocket."""
+
+    def __init__(self, inner: web.WebSocketResponse) -> None:
+        self._inner = inner
+
+    @property
+    def protocol(self) -> str:
+        return self._inner.ws_protocol or ""
+
+    async def receive(self) -> bytes | None:
+        while True:
+            message = await self._inner.receive()
+            if message.type is WSMsgType.BINARY:
+                return bytes(message.data)
+            if message.type is WSMsgType.TEXT:
+                return str(message.data).encode()
+            if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING, WSMsgType.ERROR):
+                return None
+
+    async def send(self, data: bytes) -> None:
+        if not self._inner.closed:
+            await self._inner.send_bytes(data)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+async def _upgrade(incoming: web.BaseRequest, answer: WebSocketUpgrade) -> web.StreamResponse:
+    response = web.WebSocketResponse(protocols=answer.protocols, max_msg_size=0, autoping=True, compress=False)
+    await response.prepare(incoming)
+    try:
+        await answer.serve(_Socket(response))
+    except (ConnectionError, TimeoutError):
+        log.debug("websocket.client_gone", path=incoming.path)
+    finally:
+        if not response.closed:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+                await response.close()
+    return response

@@ -1,0 +1,1 @@
+"""What makes each kind behave as itself: defaults, checks, immutability, allocation."""

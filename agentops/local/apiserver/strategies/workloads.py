@@ -1,0 +1,404 @@
+"""Pods, and the kinds that make them: defaults, labels, immutability."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+from agentops.local.apiserver import errors
+from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.strategies.base import Context, Strategy, immutable, text_at
+from agentops.local.apiserver.strategies.podspec import default_pod_spec, default_requests, qos_class, validate_pod_spec
+from agentops.values.names import random_suffix
+from agentops.values.selector import LabelSelector, SelectorError
+
+Object = dict[str, Any]
+
+TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+class PodStrategy(Strategy):
+    has_generation = True
+    has_status = True
+    delete_returns_object = True
+    fields: ClassVar[dict[str, str]] = {name: name for name in (
+        "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
+        "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName")}  # fmt: skip
+
+    def field_value(self, obj: Object, selector: str) -> str | None:
+        if selector == "status.podIPs":
+            return ",".join(ip.get("ip", "") for ip in (obj.get("status") or {}).get("podIPs") or ())
+        if selector == "spec.hostNetwork":
+            return text_at(obj, selector) or "false"
+        return super().field_value(obj, selector)
+
+    def default(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        default_pod_spec(spec)
+        default_requests(spec)
+        spec.setdefault("enableServiceLinks", True)
+
+    def prepare_create(self, ctx: Context, obj: Object) -> None:
+        spec = obj["spec"]
+        obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+        account = spec.setdefault("serviceAccountName", "default")
+        spec["serviceAccount"] = account
+        found = ctx.store.get("serviceaccounts", obj["metadata"]["namespace"], account)
+        if found is None and ctx.require_service_account:
+            raise errors.forbidden(
+                f'pods "{obj["metadata"]["name"]}" is forbidden: error looking up service account '
+                f'{obj["metadata"]["namespace"]}/{account}: serviceaccount "{account}" not found',
+                {"name": obj["metadata"]["name"], "kind": "pods"},
+            )
+        self._mount_token(ctx, spec, found.obj() if found is not None else {})
+        tolerations = spec.setdefault("tolerations", [])
+        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+            if not any(t.get("key") == key or not t.get("key") for t in tolerations):
+                tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
+        self._priority(ctx, spec)
+
+    def _priority(self, ctx: Context, spec: Object) -> None:
+        value, policy = 0, "PreemptLowerPriority"
+        name = spec.get("priorityClassName")
+        if name:
+            entry = ctx.store.get("priorityclasses.scheduling.k8s.io", "", name)
+            if entry is not None:
+                found = entry.obj()
+                value, policy = found.get("value", 0), found.get("preemptionPolicy", policy)
+            elif name in ("system-cluster-critical", "system-node-critical"):
+                value = 2_000_000_000 if name == "system-cluster-critical" else 2_000_001_000
+            else:
+                raise errors.forbidden(
+                    f"pods is forbidden: no PriorityClass with name {name} was found", {"kind": "pods"}
+                )
+        spec["priority"] = value
+        spec.setdefault("preemptionPolicy", policy)
+
+    def _mount_token(self, ctx: Context, spec: Object, account: Object) -> None:
+        wanted = spec.get("automountServiceAccountToken")
+        if wanted is None:
+            wanted = account.get("automountServiceAccountToken", True)
+        if account.get("imagePullSecrets") and not spec.get("imagePullSecrets"):
+            spec["imagePullSecrets"] = copy.deepcopy(account["imagePullSecrets"])
+        if not wanted:
+            return
+        volume = None
+        for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
+            mounts = container.setdefault("volumeMounts", [])
+            if mounts is None:
+                mounts = container["volumeMounts"] = []
+            if any(mount.get("mountPath") == TOKEN_MOUNT for mount in mounts):
+                continue
+            if volume is None:
+                volume = f"kube-api-access-{random_suffix(ctx.rng)}"
+            mounts.append({"name": volume, "readOnly": True, "mountPath": TOKEN_MOUNT})
+        if volume is None:
+            return
+        field = {"apiVersion": "v1", "fieldPath": "metadata.namespace"}
+        sources = [
+            {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": field}]}},
+        ]
+        spec.setdefault("volumes", []).append({"name": volume, "projected": {"sources": sources, "defaultMode": 420}})
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        return validate_pod_spec(obj["spec"], "spec")
+
+    def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
+        if ctx.subresource in ("status", "ephemeralcontainers", "resize"):
+            return []
+
+        def fixed(obj: Object) -> Object:
+            spec = copy.deepcopy(obj["spec"])
+            for field in ("containers", "initContainers"):
+                for container in spec.get(field) or ():
+                    container.pop("image", None)
+            for field in ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"):
+                spec.pop(field, None)
+            return spec
+
+        if fixed(new) != fixed(old):
+            detail = (
+                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+                "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+                "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+            )
+            return [errors.forbidden_field("spec", detail)]
+        return []
+
+
+class TemplateStrategy(Strategy):
+    """A kind with spec.selector and spec.template."""
+
+    has_generation = True
+    has_status = True
+
+    def default(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        template = spec.setdefault("template", {})
+        _default_template(template)
+        self.default_spec(spec)
+
+    def default_spec(self, spec: Object) -> None:
+        """The kind's own fields."""
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        spec = obj["spec"]
+        out: list[FieldError] = []
+        selector = spec.get("selector")
+        labels = (spec["template"].get("metadata") or {}).get("labels") or {}
+        if not selector:
+            out.append(errors.required("spec.selector"))
+        elif not (selector.get("matchLabels") or selector.get("matchExpressions")):
+            detail = "empty selector is invalid for deployment"
+            out.append(errors.invalid_value("spec.selector", selector, detail))
+        else:
+            try:
+                if not LabelSelector.from_dict(selector).matches(labels):
+                    detail = "`selector` does not match template `labels`"
+                    out.append(errors.invalid_value("spec.template.metadata.labels", labels, detail))
+            except SelectorError as error:
+                out.append(errors.invalid_value("spec.selector", selector, str(error)))
+        replicas = spec.get("replicas")
+        if replicas is not None and replicas < 0:
+            out.append(errors.invalid_value("spec.replicas", replicas, "must be greater than or equal to 0"))
+        out.extend(validate_pod_spec(spec["template"]["spec"], "spec.template.spec", restart=("Always",)))
+        return out
+
+    def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
+        return immutable(new, old, "spec.selector")
+
+
+def _default_template(template: Object) -> None:
+    if template.get("metadata") is None:
+        template["metadata"] = {}
+    if template.get("spec") is None:
+        template["spec"] = {}
+    default_pod_spec(template["spec"])
+
+
+class DeploymentStrategy(TemplateStrategy):
+    def default_spec(self, spec: Object) -> None:
+        spec.setdefault("replicas", 1)
+        strategy = spec.setdefault("strategy", {})
+        strategy.setdefault("type", "RollingUpdate")
+        if strategy["type"] == "RollingUpdate":
+            rolling = strategy.get("rollingUpdate")
+            if rolling is None:
+                rolling = strategy["rollingUpdate"] = {}
+            rolling.setdefault("maxUnavailable", "25%")
+            rolling.setdefault("maxSurge", "25%")
+        spec.setdefault("revisionHistoryLimit", 10)
+        spec.setdefault("progressDeadlineSeconds", 600)
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        out = super().validate(ctx, obj)
+        strategy = obj["spec"]["strategy"]
+        if strategy["type"] == "Recreate" and strategy.get("rollingUpdate"):
+            detail = "may not be specified when strategy `type` is 'Recreate'"
+            out.append(errors.forbidden_field("spec.strategy.rollingUpdate", detail))
+        return out
+
+
+class ReplicaSetStrategy(TemplateStrategy):
+    def default_spec(self, spec: Object) -> None:
+        spec.setdefault("replicas", 1)
+
+    def prepare_create(self, ctx: Context, obj: Object) -> None:
+        obj["status"] = {"replicas": 0}
+
+
+class StatefulSetStrategy(TemplateStrategy):
+    def default_spec(self, spec: Object) -> None:
+        spec.setdefault("replicas", 1)
+        spec.setdefault("podManagementPolicy", "OrderedReady")
+        update = spec.setdefault("updateStrategy", {})
+        update.setdefault("type", "RollingUpdate")
+        if update["type"] == "RollingUpdate":
+            if update.get("rollingUpdate") is None:
+                update["rollingUpdate"] = {}
+            update["rollingUpdate"].setdefault("partition", 0)
+        spec.setdefault("revisionHistoryLimit", 10)
+        spec.setdefault("persistentVolumeClaimRetentionPolicy", {"whenDeleted": "Retain", "whenScaled": "Retain"})
+        spec.setdefault("serviceName", "")
+        for claim in spec.get("volumeClaimTemplates") or ():
+            claim.setdefault("apiVersion", "v1")
+            claim.setdefault("kind", "PersistentVolumeClaim")
+            claim.setdefault("metadata", {})
+            claim.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+            claim.setdefault("status", {}).setdefault("phase", "Pending")
+
+    def prepare_create(self, ctx: Context, obj: Object) -> None:
+        obj["status"] = {"replicas": 0, "availableReplicas": 0}
+
+    def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
+        free = (
+            "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "minReadySeconds",
+            "persistentVolumeClaimRetentionPolicy",
+        )  # fmt: skip
+
+        def fixed(obj: Object) -> Object:
+            return {k: v for k, v in obj["spec"].items() if k not in free}
+
+        if fixed(new) != fixed(old):
+            detail = (
+                "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
+                "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
+            )
+            return [errors.forbidden_field("spec", detail)]
+        return []
+
+
+class DaemonSetStrategy(TemplateStrategy):
+    def default_spec(self, spec: Object) -> None:
+        update = spec.setdefault("updateStrategy", {})
+        update.setdefault("type", "RollingUpdate")
+        if update["type"] == "RollingUpdate":
+            if update.get("rollingUpdate") is None:
+                update["rollingUpdate"] = {}
+            update["rollingUpdate"].setdefault("maxUnavailable", 1)
+            update["rollingUpdate"].setdefault("maxSurge", 0)
+        spec.setdefault("revisionHistoryLimit", 10)
+
+    def prepare_create(self, ctx: Context, obj: Object) -> None:
+        obj["status"] = {
+            "currentNumberScheduled": 0,
+            "numberMisscheduled": 0,
+            "desiredNumberScheduled": 0,
+            "numberReady": 0,
+        }
+
+
+def default_job_spec(spec: Object) -> None:
+    """Shared by Jobs and the templates of CronJobs."""
+    _default_template(spec.setdefault("template", {}))
+    if spec.get("completions") is None and spec.get("parallelism") is None:
+        spec["completions"] = 1
+        spec["parallelism"] = 1
+    if spec.get("parallelism") is None:
+        spec["parallelism"] = 1
+    spec.setdefault("backoffLimit", 6)
+    spec.setdefault("completionMode", "NonIndexed")
+    spec.setdefault("suspend", False)
+    spec.setdefault("manualSelector", False)
+    spec.setdefault("podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
+
+
+class JobStrategy(Strategy):
+    has_generation = True
+    has_status = True
+    fields: ClassVar[dict[str, str]] = {"status.successful": "status.succeeded"}
+    default_propagation = "Background"
+
+    def field_value(self, obj: Object, selector: str) -> str | None:
+        value = super().field_value(obj, selector)
+        return "0" if selector == "status.successful" and not value else value
+
+    def default(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        default_job_spec(spec)
+        labels = (spec["template"]["metadata"] or {}).get("labels")
+        if labels and not obj["metadata"].get("labels"):
+            obj["metadata"]["labels"] = {
+                k: v for k, v in labels.items()
+                if k not in ("controller-uid", "job-name") and not k.startswith("batch.kubernetes.io/")
+            }  # fmt: skip
+            if not obj["metadata"]["labels"]:
+                del obj["metadata"]["labels"]
+
+    def prepare_create(self, ctx: Context, obj: Object) -> None:
+        spec, meta = obj["spec"], obj["metadata"]
+        obj["status"] = {}
+        if spec.get("manualSelector"):
+            return
+        uid, name = meta["uid"], meta["name"]
+        marks = {
+            "batch.kubernetes.io/controller-uid": uid,
+            "batch.kubernetes.io/job-name": name,
+            "controller-uid": uid,
+            "job-name": name,
+        }
+        template_meta = spec["template"]["metadata"]
+        template_meta["labels"] = {**(template_meta.get("labels") or {}), **marks}
+        meta["labels"] = {**(meta.get("labels") or {}), **marks}
+        spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        out: list[FieldError] = []
+        spec = obj["spec"]
+        for field in ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
+            value = spec.get(field)
+            if value is not None and value < 0:
+                out.append(errors.invalid_value(f"spec.{field}", value, "must be greater than or equal to 0"))
+        template = spec["template"]["spec"]
+        policy = template.get("restartPolicy")
+        if policy not in ("OnFailure", "Never"):
+            detail = 'valid values: "OnFailure", "Never"'
+            out.append(errors.required("spec.template.spec.restartPolicy", detail) if not policy else
+                       errors.not_supported("spec.template.spec.restartPolicy", policy, ("OnFailure", "Never")))  # fmt: skip
+        out.extend(validate_pod_spec(template, "spec.template.spec", restart=("Always", "OnFailure", "Never")))
+        return out
+
+    def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
+        out = [
+            *immutable(new, old, "spec.selector"),
+            *immutable(new, old, "spec.completionMode"),
+        ]
+        if new["spec"].get("completionMode") != "Indexed":
+            out += immutable(new, old, "spec.completions")
+        before, after = old["spec"], new["spec"]
+        suspended = before.get("suspend") and not (old.get("status") or {}).get("startTime")
+        if not suspended:
+            out += immutable({"spec": after}, {"spec": before}, "spec.template")
+        return out
+
+
+class CronJobStrategy(Strategy):
+    has_generation = True
+    has_status = True
+
+    def check_length(self, name: str) -> str | None:
+        return "must be no more than 52 characters" if len(name) > 52 else None
+
+    def default(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        spec.setdefault("concurrencyPolicy", "Allow")
+        spec.setdefault("suspend", False)
+        spec.setdefault("successfulJobsHistoryLimit", 3)
+        spec.setdefault("failedJobsHistoryLimit", 1)
+        template = spec.setdefault("jobTemplate", {})
+        template.setdefault("metadata", {})
+        inner = template.setdefault("spec", {})
+        _default_template(inner.setdefault("template", {}))
+
+    def prepare_create(self, ctx: Context, obj: Object) -> None:
+        obj["status"] = {}
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        out: list[FieldError] = []
+        problem = self.check_length(obj["metadata"]["name"])
+        if problem:
+            out.append(errors.invalid_value("metadata.name", obj["metadata"]["name"], problem))
+        schedule = obj["spec"].get("schedule") or ""
+        if not schedule:
+            out.append(errors.required("spec.schedule"))
+        elif not schedule.startswith("@") and len(schedule.split()) != 5:
+            text = f"expected exactly 5 fields, found {len(schedule.split())}: [{schedule}]"
+            out.append(errors.invalid_value("spec.schedule", schedule, text))
+        out.extend(
+            validate_pod_spec(obj["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+                              "spec.jobTemplate.spec.template.spec")
+        )  # fmt: skip
+        return out
+
+
+class PodDisruptionBudgetStrategy(Strategy):
+    has_generation = True
+    has_status = True
+
+    def default(self, obj: Object) -> None:
+        obj.setdefault("spec", {})
+
+    def prepare_create(self, ctx: Context, obj: Object) -> None:
+        obj["status"] = {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}
