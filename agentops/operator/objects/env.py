@@ -22,6 +22,7 @@ RESERVED = frozenset(
         "AGENT_RUNTIME",
         "AGENT_CONFIG_PATH",
         "AGENT_DATA_DIR",
+        "AGENT_GRACE_SECONDS",
         "AGENT_LISTEN",
         "AGENT_TOKEN_FILE",
         "AGENT_PROMPT",
@@ -62,6 +63,7 @@ def agent_variables(
         plain("AGENT_RUNTIME", "fantasy"),
         plain("WORKSPACE", names.WORKSPACE),
         plain("HOME", "/tmp"),
+        plain("AGENT_GRACE_SECONDS", str(turn_grace_s(spec.termination_grace_period_seconds))),
         plain("AGENT_TOKEN_FILE", f"{names.TOKEN_DIR}/{names.TOKEN_KEY}"),
     ]
     if memory_token:
@@ -76,6 +78,11 @@ def agent_variables(
     theirs = [plain(name, value) for name, value in sorted(spec.env.items())]
     theirs += [from_secret(item.name, item.secret_ref) for item in spec.secrets]
     return deduplicate([*variables, *(item for item in theirs if item["name"] not in RESERVED)])
+
+
+def turn_grace_s(pod_grace_s: int) -> int:
+    """How much of the pod's grace a turn may use: the last ten seconds, or half, are for writing things down."""
+    return pod_grace_s - min(10, pod_grace_s // 2)
 
 
 def provider_variables(name: str, provider: ProviderSpec) -> list[Variable]:
