@@ -14,7 +14,7 @@ from support.plane import ApiPlane, api_plane
 
 from agentops.controller import Manager, ManagerOptions
 from agentops.kube.errors import NotFound
-from agentops.kube.kinds import CONFIG_MAP, ENDPOINT_SLICE, EVENT, LEASE, NODE, POD, SERVICE
+from agentops.kube.kinds import CONFIG_MAP, ENDPOINT_SLICE, EVENT, LEASE, NODE, POD, PVC, SERVICE, SERVICE_ACCOUNT
 from agentops.local.apiserver.node import LogOptions, NodeStreamError
 from agentops.local.kubelet import ImageMap, Kubelet, KubeletOptions
 
@@ -274,3 +274,33 @@ async def test_a_missing_config_map_appears_and_the_pod_starts(tmp_path: Path) -
         found = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late", "namespace": "default"}}
         await plane.client.create(CONFIG_MAP, {**found, "data": {"k": "v"}})
         await in_phase(plane, "web", "Running")
+
+
+async def test_with_the_planes_controllers_a_pod_has_its_account_its_claim_and_its_service(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    script = (
+        "cd /var/run/secrets/kubernetes.io/serviceaccount; test -s token && test -s ca.crt"
+        " && cat namespace > /data/proof && sleep 60"
+    )
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "namespace": "default"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    container = {"volumeMounts": [{"name": "d", "mountPath": "/data", "subPath": "workspace"}]}
+    volumes = [{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}]
+    pod = a_pod("web", script, container=container, volumes=volumes, automountServiceAccountToken=True)
+    async with api_plane(state) as plane, kubelet_on(plane, state):
+        await plane.client.create(PVC, claim)
+        await plane.eventually(lambda: plane.client.get(SERVICE_ACCOUNT, "default", "default"))
+        await plane.client.create(POD, pod)
+        await in_phase(plane, "web", "Running")
+
+        def proof() -> list[str]:
+            return [path.read_text() for path in state.rglob("proof") if "rootfs" not in path.parts]
+
+        await plane.eventually(lambda: proof() == ["default"])
+        await plane.client.delete(POD, "web", "default")
+        await gone(plane, "web")
+        assert proof() == ["default"]
