@@ -6,6 +6,7 @@ asks over HTTP, TCP or by a command. Requests go straight to the pod's address, 
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -164,13 +165,19 @@ class Prober:
 
 
 async def _connect(host: str, port: int, tls: bool) -> ByteStream:
-    if not tls:
-        return await anyio.connect_tcp(host, port)
-    # As the Kubernetes kubelet: a probe checks that something answers, not who.
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return await anyio.connect_tcp(host, port, ssl_context=context, tls_standard_compatible=False)
+    """Raises OSError with the address and the system's own reason."""
+    try:
+        if not tls:
+            return await anyio.connect_tcp(host, port)
+        # As the Kubernetes kubelet: a probe checks that something answers, not who.
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return await anyio.connect_tcp(host, port, ssl_context=context, tls_standard_compatible=False)
+    except OSError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        reason = os.strerror(cause.errno).lower() if cause.errno else str(cause)
+        raise OSError(f"dial tcp {host}:{port}: {reason}") from error
 
 
 async def _read_answer(stream: ByteStream) -> tuple[int, str]:
