@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -19,7 +18,6 @@ from attrs import frozen
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
 from agentops.local.apiserver.schema.structural import MISSING, Schema
-from agentops.values.duration import parse_duration
 
 _RESERVED = frozenset(
     [
@@ -137,7 +135,11 @@ def escape(name: str) -> str:
 
 
 def to_cel(value: Any, schema: Schema | None) -> Any:
-    """A JSON value as rules see it: names escaped, times and durations as such, numbers as doubles."""
+    """A JSON value as rules see it: names escaped, numbers as doubles.
+
+    Fields of format date-time and duration stay strings: the library takes no time inside a map, so a rule
+    has to say `timestamp(self.t)` where a cluster would know the type already.
+    """
     if isinstance(value, dict):
         typed = schema is not None and not schema.is_map
         return {
@@ -147,16 +149,8 @@ def to_cel(value: Any, schema: Schema | None) -> Any:
     if isinstance(value, list):
         items = schema.items if schema is not None else None
         return [to_cel(item, items) for item in value]
-    if schema is not None:
-        if schema.type == "number" and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, str) and schema.format in ("date-time", "duration"):
-            try:
-                if schema.format == "duration":
-                    return timedelta(seconds=parse_duration(value))
-                return datetime.fromisoformat(value.replace("Z", "+00:00"))
-            except ValueError:
-                return value
+    if schema is not None and schema.type == "number" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
     return value
 
 

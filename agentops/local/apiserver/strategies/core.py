@@ -351,6 +351,8 @@ class EventStrategy(Strategy):
         return value
 
     def default(self, obj: Object) -> None:
+        if obj.get("apiVersion") == "events.k8s.io/v1":
+            return  # the translation to the stored form fills in what that form wants
         obj.setdefault("source", {})
         obj.setdefault("reportingComponent", (obj.get("source") or {}).get("component") or "")
         obj.setdefault("reportingInstance", "")
@@ -359,7 +361,7 @@ class EventStrategy(Strategy):
         obj.setdefault("eventTime", None)
 
     def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
-        involved = (obj.get("involvedObject") or {}).get("namespace") or ""
+        involved = (obj.get("involvedObject") or obj.get("regarding") or {}).get("namespace") or ""
         namespace = obj["metadata"].get("namespace") or ""
         if involved and involved != namespace:
             return [errors.invalid_value("involvedObject.namespace", involved, "does not match event.namespace")]
