@@ -142,12 +142,13 @@ def _stop(pid: int) -> None:
 
 
 def _why(log_file: Path) -> str:
-    """The last thing the log says, and where the rest is."""
+    """The last thing the log says in words (tracebacks of exception groups end in rules), and where the rest is."""
     try:
-        lines = [line for line in log_file.read_text(errors="replace").splitlines() if line.strip()]
+        text = log_file.read_text(errors="replace")
     except OSError:
-        lines = []
-    last = lines[-1].strip()[:300] if lines else "nothing was logged"
+        text = ""
+    lines = [line.strip(" |+-") for line in text.splitlines() if line.strip(" |+-")]
+    last = lines[-1][:300] if lines else "nothing was logged"
     return f"last log line: {last} (all of it: {log_file})"
 
 
