@@ -1,4 +1,8 @@
-"""/openapi/v3: enough for kubectl's apply, diff and explain to be content, one document a group version."""
+"""/openapi/v3: enough for kubectl's apply, diff and explain to be content, one document a group version.
+
+/openapi/v2 is an empty document: kubectl asks for it only to check a `List`, whose items it then checks
+one by one against v3's promise that the server validates.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,9 @@ from agentops.local.apiserver.schema.structural import OBJECT_META
 
 Object = dict[str, Any]
 
+_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+# message Document { string swagger = 1; Info info = 2 }, message Info { string title = 1; string version = 2 }
+_EMPTY_V2_PROTOBUF = b"\x0a\x032.0" + b"\x12\x1c" + b"\x0a\x0aKubernetes" + b"\x12\x0eagentops-local"
 _REF = "#/$defs/"
 _COMPONENT = "#/components/schemas/"
 
@@ -32,6 +39,13 @@ class OpenApi:
                 key = f"apis/{group}/{version}" if group else f"api/{version}"
                 paths[key] = {"serverRelativeURL": f"/openapi/v3/{key}?hash={self._hash(group, version)}"}
         return _answer(request, orjson.dumps({"paths": paths}), immutable=False)
+
+    def v2(self, request: Request) -> Response:
+        """Swagger 2.0 without definitions, as protobuf for kubectl and as JSON for everybody else."""
+        if "protobuf" in request.header("accept"):
+            return _answer(request, _EMPTY_V2_PROTOBUF, immutable=False, content_type=_V2_PROTOBUF)
+        document = {"swagger": "2.0", "info": {"title": "Kubernetes", "version": "agentops-local"}, "paths": {}}
+        return _answer(request, orjson.dumps(document), immutable=False)
 
     def document(self, request: Request, group: str, version: str) -> Response | None:
         if not self._registry.in_group_version(group, version):
@@ -204,10 +218,10 @@ def _operation(resource: Resource, action: str, schema: str, bodies: tuple[str, 
     return found
 
 
-def _answer(request: Request, body: bytes, *, immutable: bool) -> Response:
+def _answer(request: Request, body: bytes, *, immutable: bool, content_type: str = "application/json") -> Response:
     etag = f'"{fingerprint(body)}"'
     caching = "public, immutable" if immutable else "no-cache, private"
-    headers = {"content-type": "application/json", "etag": etag, "cache-control": caching, "vary": "Accept"}
+    headers = {"content-type": content_type, "etag": etag, "cache-control": caching, "vary": "Accept"}
     if request.header("if-none-match") == etag:
         return Response(304, b"", headers)
     return Response(200, body, headers)

@@ -348,6 +348,8 @@ class ApiServer:
                 return Response(200, body.body, {"content-type": "application/jwk-set+json"})
             case "/openapi/v3":
                 return self._openapi.index(request)
+            case "/openapi/v2":
+                return self._openapi.v2(request)
             case "/":
                 return json_response({"paths": self._paths()})
         answer: Response | None = None
@@ -379,7 +381,7 @@ class ApiServer:
         for group, versions in groups.items():
             if group:
                 found += [f"/apis/{group}", *(f"/apis/{group}/{v}" for v in versions)]
-        return sorted([*found, "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"])
+        return sorted([*found, "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"])
 
     # verbs
 
