@@ -84,7 +84,7 @@ def stop_plane(state: StateDir, *, timeout_s: float = 60.0, sleep: Callable[[flo
         except ProcessLookupError:
             pass  # it ended by itself meanwhile
         deadline = time.monotonic() + timeout_s
-        while state.locked() or _alive(pid):
+        while state.locked() or is_alive(pid):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the plane (pid {pid}) is still running {timeout_s:g} s after SIGTERM")
             sleep(0.05)
@@ -92,7 +92,7 @@ def stop_plane(state: StateDir, *, timeout_s: float = 60.0, sleep: Callable[[flo
     return pid
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether the process runs; a zombie that its parent has not collected does not."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:

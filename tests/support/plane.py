@@ -184,9 +184,16 @@ class PlaneProcess:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 
+    def _announced(self) -> bool:
+        """Whether plane.json is this process's, and not left by one that was killed."""
+        try:
+            return bool(json.loads((self.state_dir / "plane.json").read_text())["pid"] == self.pid)
+        except FileNotFoundError:
+            return False
+
     def wait_ready(self, timeout_s: float = 30.0) -> None:
         deadline = time.monotonic() + timeout_s
-        while not (self.state_dir / "plane.json").exists():
+        while not self._announced():
             if self._process.poll() is not None:
                 raise AssertionError(f"the plane ended with {self._process.returncode}:\n{self.log[-4000:]}")
             if time.monotonic() > deadline:

@@ -9,7 +9,7 @@ Nothing is deleted on the word of the cache alone: the object and its unknown ow
 the delete carries uid and resource version. Custom resources come and go with their CRD.
 
 ### Caveats
-A reference to a kind the server does not serve holds its object: it cannot be told from a CRD that is on its way.
+A reference to a kind the server never served holds its object: it cannot be told from a CRD that is on its way.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ class GarbageCollector:
         self._graph = Graph()
         self._queue: RateLimitingQueue[str] = RateLimitingQueue(clock=manager.clock)
         self._kinds: dict[tuple[str, str], Kind] = {}
+        self._former: dict[tuple[str, str], Kind] = {}
+        """Kinds whose CRD is gone: their objects are, too, but may still be named as owners."""
+        self._waiting: set[str] = set()
+        """Objects with an owner of a kind that is not served."""
         self._watched: dict[Kind, SharedRegistration] = {}
         self._own: set[Kind] = set()
         self._crds_changed = anyio.Event()
@@ -92,6 +96,11 @@ class GarbageCollector:
     # what is watched
 
     def _crd_changed(self, event: ObjectEvent) -> None:
+        kind = _kind_of(event.object)
+        if event.type == "delete":
+            self._former[kind.group, kind.kind] = kind
+        else:
+            self._former.pop((kind.group, kind.kind), None)
         self._crds_changed.set()
 
     async def _keep_discovering(self) -> None:
@@ -120,6 +129,8 @@ class GarbageCollector:
                 self._manager.cache.remove_informer(kind)
             for uid in self._graph.uids(kind):
                 self._look_at(self._graph.forget(uid))
+        self._look_at(sorted(self._waiting))
+        self._waiting.clear()
 
     def _informer(self, kind: Kind) -> SharedInformer:
         """The informer another controller has anyway, else one of metadata only."""
@@ -161,7 +172,7 @@ class GarbageCollector:
                 self._queue.add_rate_limited(uid)
             except UnknownOwnerKind as error:
                 log.debug("gc.unknown_owner", error=str(error))
-                self._queue.add_rate_limited(uid)
+                self._waiting.add(uid)
             except KubeError as error:
                 log.warning("gc.retry", uid=uid, error=str(error))
                 self._queue.add_rate_limited(uid)
@@ -201,7 +212,8 @@ class GarbageCollector:
         known = self._graph.get(ref.uid)
         if known is not None and _same(node, ref, known):
             return OwnerState.WAITING if known.waits_for_dependents else OwnerState.SOLID
-        kind = self._kinds.get((ref.group, ref.kind))
+        named = (ref.group, ref.kind)
+        kind = self._kinds.get(named) or self._former.get(named)
         if kind is None:
             raise UnknownOwnerKind(f"{node.kind.resource} {node.namespace}/{node.name} is owned by unserved {ref.kind}")
         if kind.namespaced and not node.namespace:
@@ -272,6 +284,14 @@ class GarbageCollector:
     async def _patch(self, node: Node, live: Object, metadata: Object) -> Object:
         versioned = {**metadata, "resourceVersion": live["metadata"]["resourceVersion"]}
         return await self._live.patch(node.kind, node.name, {"metadata": versioned}, node.namespace)
+
+
+def _kind_of(crd: Object) -> Kind:
+    """The kind a CRD defines, in any version that is served."""
+    spec = crd["spec"]
+    version = next((v["name"] for v in spec["versions"] if v.get("served")), spec["versions"][0]["name"])
+    names = spec["names"]
+    return Kind(spec["group"], version, names["kind"], names["plural"], namespaced=spec.get("scope") == "Namespaced")
 
 
 def _same(node: Node, ref: OwnerRef, owner: Node) -> bool:

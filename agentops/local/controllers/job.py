@@ -67,7 +67,7 @@ class JobController:
             self._events.event(job, type_, reason, message)
         await self._release(step.release)
         for pod in await self._pods.delete_all(step.deletes):
-            self._events.event(job, "Normal", "SuccessfulDelete", f"Deleted pod: {name_of(pod)}")
+            self._events.event(job, "Normal", "SuccessfulDelete", f"Deleted pod: {name_of(pod)}", related=pod)
         await self._create(job, step)
         return Result(requeue_after=step.requeue_after_s) if step.requeue_after_s else None
 
@@ -83,7 +83,7 @@ class JobController:
         indexes = iter(step.create)
         created, failure = await self._pods.create_all(lambda: _pod(job, next(indexes)), len(step.create))
         for pod in created:
-            self._events.event(job, "Normal", "SuccessfulCreate", f"Created pod: {name_of(pod)}")
+            self._events.event(job, "Normal", "SuccessfulCreate", f"Created pod: {name_of(pod)}", related=pod)
         if failure is not None:
             self._report_failure(job, failure)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentops.controller import Builder, Controller, Manager, Request, Result
 from agentops.controller.handlers import EnqueueMapped
+from agentops.controller.predicates import spec_or_deletion_changed
 from agentops.kube.errors import ApiError
 from agentops.kube.kinds import POD, REPLICA_SET
 from agentops.local.controllers.claims import Children, Selectors, pod_selector, put_status, retrying_conflicts
@@ -46,7 +47,7 @@ class ReplicaSetController:
         return (
             Builder(self._manager)
             .named("replicaset")
-            .for_(REPLICA_SET)
+            .for_(REPLICA_SET, predicates=(spec_or_deletion_changed,))
             .owns(POD)
             .watches(POD, EnqueueMapped(self._for_orphan))
             .with_options(max_concurrent=4)
@@ -81,14 +82,18 @@ class ReplicaSetController:
                 lambda: pod_from_template(template, replica_set, REPLICA_SET), min(missing, _BURST)
             )
             for pod in created:
-                self._events.event(replica_set, "Normal", "SuccessfulCreate", f"Created pod: {name_of(pod)}")
+                self._events.event(
+                    replica_set, "Normal", "SuccessfulCreate", f"Created pod: {name_of(pod)}", related=pod
+                )
             if failure is not None:
                 self._events.event(replica_set, "Warning", "FailedCreate", f"Error creating: {failure}")
             return [*pods, *created], failure
         if missing < 0:
             deleted = await self._pods.delete_all(deletion_order(active)[:-missing])
             for pod in deleted:
-                self._events.event(replica_set, "Normal", "SuccessfulDelete", f"Deleted pod: {name_of(pod)}")
+                self._events.event(
+                    replica_set, "Normal", "SuccessfulDelete", f"Deleted pod: {name_of(pod)}", related=pod
+                )
             names = {name_of(p) for p in deleted}
             pods = [
                 p if name_of(p) not in names else {**p, "metadata": {**p["metadata"], "deletionTimestamp": "now"}}
@@ -121,8 +126,9 @@ def next_status(
     if failure is not None:
         current = next((c for c in conditions if c.get("type") == "ReplicaFailure"), None)
         fresh = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": str(failure)}
-        stamp = current["lastTransitionTime"] if current else rfc3339(now)
-        others.append({**fresh, "lastTransitionTime": stamp})
+        # A standing failure keeps its first message: each refusal names another random pod, and writing them all
+        # would wake this controller without end.
+        others.append(current or {**fresh, "lastTransitionTime": rfc3339(now)})
     if others:
         status["conditions"] = others
     return status, min((w for w in waits if w > 0), default=None)

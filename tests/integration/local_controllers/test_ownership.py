@@ -203,7 +203,7 @@ async def test_a_deleted_namespace_empties_itself_and_ends(plane: ApiPlane) -> N
         remaining = conditions.get("NamespaceFinalizersRemaining", {})
         return (
             namespace["status"]["phase"] == "Terminating"
-            and conditions["NamespaceContentRemaining"]["message"]
+            and conditions.get("NamespaceContentRemaining", {}).get("message")
             == "Some resources are remaining: configmaps. has 1 resource instances"
             and "example.com/hold in 1 resource instances" in remaining.get("message", "")
         )

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from support.plane import agentops, kubectl_path, plane_process
 
-from agentops.local.overview import stop_plane
+from agentops.local.overview import is_alive, stop_plane
 from agentops.local.state import StateDir
 
 
@@ -62,7 +62,7 @@ def test_up_detached_is_ready_when_it_returns_and_down_leaves_nothing(state_dir:
     assert "plane.ready" in local("logs", state_dir=state_dir).stdout
     down = local("down", state_dir=state_dir)
     assert down.stdout == f"stopped the plane on {state_dir} (pid {pid})\n"
-    assert not Path(f"/proc/{pid}").exists()
+    assert not is_alive(pid)
     assert local("status", state_dir=state_dir).returncode == 3
     assert local("down", state_dir=state_dir).returncode == 0
 
