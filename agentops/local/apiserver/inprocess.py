@@ -110,7 +110,13 @@ class _Streaming:
         self._idle_s = idle_s
         self._deadline = deadline
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
         while True:
             limit = self._idle_s
             if self._deadline is not None:
@@ -119,12 +125,10 @@ class _Streaming:
             try:
                 with anyio.fail_after(limit):
                     chunk = await anext(self._body)
-            except StopAsyncIteration:
-                return
             except TimeoutError as error:
                 raise TransportError(f"the stream was silent for {limit} s") from error
             if chunk:
-                yield chunk
+                return chunk
 
     async def read(self) -> bytes:
         return b"".join([chunk async for chunk in self.chunks()])

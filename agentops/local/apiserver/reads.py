@@ -211,7 +211,7 @@ class Reader:
             "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
             "modified, or deleted between the time the first chunk was returned and now may show up in the list."
         )
-        failure.continue_token = _token(-1, after or ("", ""))  # type: ignore[attr-defined]
+        failure.continue_token = _token(-1, after or ("", ""))
         return failure
 
 

@@ -5,10 +5,12 @@ Everything else is the core's business. One catch-all route; the raw path goes t
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 from aiohttp import WSMsgType, web
@@ -50,8 +52,14 @@ async def serve_tls(
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         return await _handle(server, request)
 
-    web_server = web.Server(handle, access_log=None, keepalive_timeout=75.0, client_max_size=_BODY_LIMIT,
-                            handler_cancellation=True)  # fmt: skip
+    loop = asyncio.get_running_loop()
+
+    def make_request(*args: Any) -> web.BaseRequest:
+        return web.BaseRequest(*args, loop, client_max_size=_BODY_LIMIT)
+
+    web_server = web.Server(
+        handle, request_factory=make_request, access_log=None, keepalive_timeout=75.0, handler_cancellation=True
+    )
     runner = web.ServerRunner(web_server, handle_signals=False)
     await runner.setup()
     try:

@@ -18,6 +18,7 @@ from attrs import frozen
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
 from agentops.local.apiserver.schema.structural import MISSING, Schema
+from agentops.values.duration import parse_duration
 
 _RESERVED = frozenset(
     [
@@ -135,11 +136,7 @@ def escape(name: str) -> str:
 
 
 def to_cel(value: Any, schema: Schema | None) -> Any:
-    """A JSON value as rules see it: names escaped, numbers as doubles.
-
-    Fields of format date-time and duration stay strings: the library takes no time inside a map, so a rule
-    has to say `timestamp(self.t)` where a cluster would know the type already.
-    """
+    """A JSON value as rules see it: names escaped, times and durations as such, numbers as doubles."""
     if isinstance(value, dict):
         typed = schema is not None and not schema.is_map
         return {
@@ -149,9 +146,29 @@ def to_cel(value: Any, schema: Schema | None) -> Any:
     if isinstance(value, list):
         items = schema.items if schema is not None else None
         return [to_cel(item, items) for item in value]
-    if schema is not None and schema.type == "number" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if schema is not None:
+        if schema.type == "number" and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str) and schema.format in ("date-time", "duration"):
+            return _time(value, schema.format)
     return value
+
+
+def _time(text: str, form: str) -> Any:
+    """A protobuf message, because the library takes no Python times inside a map; text that is no time stays."""
+    from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    try:
+        if form == "duration":
+            nanos = round(parse_duration(text) * 1e9)
+            sign = -1 if nanos < 0 else 1
+            return Duration(seconds=sign * (abs(nanos) // 10**9), nanos=sign * (abs(nanos) % 10**9))
+        moment = Timestamp()
+        moment.FromJsonString(text)
+    except ValueError:
+        return text
+    return moment
 
 
 def has_rules(schema: Schema) -> bool:

@@ -33,7 +33,7 @@ class CrdStrategy(Strategy):
 
     def prepare_create(self, ctx: Context, obj: Object) -> None:
         stored = [v.get("name") for v in obj["spec"].get("versions") or () if v.get("storage")]
-        obj["status"] = {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
+        obj["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
 
     def prepare_update(self, ctx: Context, new: Object, old: Object) -> None:
         stored = list((new.get("status") or {}).get("storedVersions") or ())

@@ -1,0 +1,282 @@
+"""CRDs: what is accepted, when it is served, and what happens to objects."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import anyio
+import pytest
+from support.apiserver import CRDS, WIDGETS, Api, make_server, widget, widget_crd
+
+pytestmark = pytest.mark.anyio
+
+
+def causes(body: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(c["reason"], c["message"], c["field"]) for c in body["details"]["causes"]]
+
+
+def with_schema(change: dict[str, Any]) -> dict[str, Any]:
+    """The CRD with `change` as the properties of spec."""
+    crd = widget_crd()
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"] = {"type": "object", **change}
+    return crd
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", {})])
+async def test_a_crd_is_served_only_after_it_is_established(anyio_backend: object) -> None:
+    server = make_server(crd_established_delay_s=0.05)
+    api = Api(server)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(server.run)
+        watch = await api.watch(CRDS)
+        await api.post(CRDS, widget_crd())
+        assert (await api.get(WIDGETS)).status == 404
+        assert await watch.take(2) == [("ADDED", "widgets.test.example.com"), ("MODIFIED", "widgets.test.example.com")]
+        assert (await api.get(WIDGETS)).status == 200
+        status = (await api.get(f"{CRDS}/widgets.test.example.com")).body["status"]
+        assert [(c["type"], c["status"], c["reason"]) for c in status["conditions"]] == [
+            ("NamesAccepted", "True", "NoConflicts"),
+            ("Established", "True", "InitialNamesAccepted"),
+        ]
+        assert status["acceptedNames"]["listKind"] == "WidgetList"
+        assert status["storedVersions"] == ["v1"]
+        await watch.close()
+        tasks.cancel_scope.cancel()
+    server.close()
+
+
+async def test_deleting_a_crd_deletes_its_objects_first(widgets: Api) -> None:
+    held = widget("held")
+    held["metadata"]["finalizers"] = ["x.io/f"]
+    await widgets.post(WIDGETS, held)
+    await widgets.post(WIDGETS, widget("free"))
+    gone = await widgets.delete(f"{CRDS}/widgets.test.example.com")
+    assert gone.body["metadata"]["finalizers"] == ["customresourcecleanup.apiextensions.k8s.io"]
+    widgets.server.custom.establish_now()
+    listed = (await widgets.get(WIDGETS)).body["items"]
+    assert [i["metadata"]["name"] for i in listed] == ["held"]
+    await widgets.patch(f"{WIDGETS}/held", {"metadata": {"finalizers": []}})
+    widgets.server.custom.establish_now()
+    assert (await widgets.get(f"{CRDS}/widgets.test.example.com")).status == 404
+    assert (await widgets.get(WIDGETS)).body == b"404 page not found\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"properties": {"a": {"description": "no type"}}},
+            "spec.validation.openAPIV3Schema.properties[spec].properties[a].type: Required value: must not be empty for "
+            "specified object fields",
+        ),
+        ({"properties": {"a": {"type": "array"}}}, "properties[a].items: Required value: must be specified"),
+        ({"properties": {"a": {"type": "string", "pattern": "(?=x)"}}}, "must be a valid regular expression"),
+        ({"properties": {"a": {"type": "integer", "default": "x"}}}, 'properties[a].default: Invalid value: "string"'),
+        (
+            {"properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "string"}},
+            "additionalProperties and properties are mutual exclusive",
+        ),
+        (
+            {"properties": {"a": {"type": "string"}}, "x-kubernetes-validations": [{"rule": "self.a ==="}]},
+            "compilation failed",
+        ),
+        (
+            {"properties": {"a": {"type": "string"}}, "x-kubernetes-validations": [{"rule": "self.b == 'x'"}]},
+            "undefined field 'b'",
+        ),
+        (
+            {"properties": {"a": {"type": "string"}}, "x-kubernetes-validations": [{"rule": "nosuch(self.a)"}]},
+            "undeclared reference to 'nosuch'",
+        ),
+        (
+            {"properties": {"l": {"type": "array", "x-kubernetes-list-type": "map",
+                                  "x-kubernetes-list-map-keys": ["k"],
+                                  "items": {"type": "object", "properties": {"k": {"type": "string"}}}}}},
+            "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+        ),
+    ],
+)  # fmt: skip
+async def test_schemas_that_are_not_structural_are_refused(api: Api, change: dict[str, Any], message: str) -> None:
+    reply = await api.post(CRDS, with_schema(change))
+    assert reply.status == 422, reply
+    assert message in reply.message
+
+
+async def test_a_crd_is_named_after_plural_and_group(api: Api) -> None:
+    crd = widget_crd()
+    crd["metadata"]["name"] = "other"
+    reply = await api.post(CRDS, crd)
+    assert 'metadata.name: Invalid value: "other": must be spec.names.plural+"."+spec.group' in reply.message
+
+
+async def test_defaults_fill_present_parents_only(widgets: Api) -> None:
+    reply = await widgets.post(WIDGETS, widget("a"))
+    assert reply.body["spec"] == {"model": "gpt", "mode": "daemon"}
+    null = await widgets.post(WIDGETS, widget("b", mode=None))
+    assert null.body["spec"]["mode"] == "daemon"
+
+
+async def test_free_form_parts_are_kept(widgets: Api) -> None:
+    reply = await widgets.post(WIDGETS, widget("a", free={"x": {"y": [1]}}))
+    assert reply.body["spec"]["free"] == {"x": {"y": [1]}}
+    assert reply.warnings == ""
+
+
+async def test_validation_messages_are_those_of_a_real_server(widgets: Api) -> None:
+    reply = await widgets.post(WIDGETS, widget("a", model="x", mode="zzz", temp="hot", replicas=-1, port=1.5))
+    assert reply.status == 422
+    found = causes(reply.body)
+    assert ("FieldValueNotSupported", 'Unsupported value: "zzz": supported values: "daemon", "task"', "spec.mode") in found
+    assert (
+        "FieldValueInvalid",
+        'Invalid value: "x": spec.model in body should be at least 2 chars long',
+        "spec.model",
+    ) in found
+    assert any("spec.temp in body should match '^[0-9.]+$'" in m for _, m, _ in found)
+    assert any("spec.replicas in body should be greater than or equal to 0" in m for _, m, _ in found)
+    assert any('spec.port in body must be of type integer,string: "number"' in m for _, m, _ in found)
+    assert found[-1][2] == "<nil>"
+    assert "some validation rules were not checked" in found[-1][1]
+
+
+async def test_required_and_types_are_checked(widgets: Api) -> None:
+    body = widget("a")
+    del body["spec"]
+    missing = await widgets.post(WIDGETS, body)
+    assert ("FieldValueRequired", "Required value", "spec") in causes(missing.body)
+    wrong = await widgets.post(WIDGETS, widget("a", replicas="three"))
+    assert (
+        "FieldValueTypeInvalid",
+        'Invalid value: "string": spec.replicas in body must be of type integer: "string"',
+        "spec.replicas",
+    ) in causes(wrong.body)
+
+
+async def test_keyed_lists_refuse_duplicates(widgets: Api) -> None:
+    reply = await widgets.post(WIDGETS, widget("a", tools=[{"name": "a"}, {"name": "a"}]))
+    assert ("FieldValueDuplicate", 'Duplicate value: {"name":"a"}', "spec.tools[1]") in causes(reply.body)
+
+
+async def test_cel_rules_and_transition_rules_hold(widgets: Api) -> None:
+    many = await widgets.post(WIDGETS, widget("a", tools=[{"name": n} for n in "abcd"]))
+    assert many.message == 'Widget.test.example.com "a" is invalid: spec: Invalid value: at most 3 tools'
+    await widgets.post(WIDGETS, widget("a"))
+    changed = await widgets.patch(f"{WIDGETS}/a", {"spec": {"model": "other"}})
+    assert changed.status == 422
+    assert "model is immutable" in changed.message
+
+
+async def test_parts_that_did_not_change_are_not_checked_again(widgets: Api) -> None:
+    await widgets.post(WIDGETS, widget("a", temp="12"))
+    crd = (await widgets.get(f"{CRDS}/widgets.test.example.com")).body
+    stricter = copy.deepcopy(crd)
+    spec = stricter["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["properties"]["temp"]["pattern"] = "^x$"
+    assert (await widgets.put(f"{CRDS}/widgets.test.example.com", stricter)).status == 200
+    kept = await widgets.patch(f"{WIDGETS}/a", {"spec": {"replicas": 2}})
+    assert kept.status == 200, kept
+    changed = await widgets.patch(f"{WIDGETS}/a", {"spec": {"temp": "13"}})
+    assert changed.status == 422
+
+
+async def test_a_new_default_shows_on_old_objects(widgets: Api) -> None:
+    await widgets.post(WIDGETS, widget("a"))
+    crd = (await widgets.get(f"{CRDS}/widgets.test.example.com")).body
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["properties"]["replicas"]["default"] = 7
+    await widgets.put(f"{CRDS}/widgets.test.example.com", crd)
+    assert (await widgets.get(f"{WIDGETS}/a")).body["spec"]["replicas"] == 7
+    assert (await widgets.get(WIDGETS)).body["items"][0]["spec"]["replicas"] == 7
+
+
+async def test_scale_reads_and_writes_the_replicas_path(widgets: Api) -> None:
+    created = (await widgets.post(WIDGETS, widget("a", replicas=1))).body
+    scale = (await widgets.get(f"{WIDGETS}/a/scale")).body
+    assert (scale["kind"], scale["spec"], scale["status"]) == ("Scale", {"replicas": 1}, {"replicas": 0})
+    assert scale["metadata"]["uid"] == created["metadata"]["uid"]
+    reply = await widgets.patch(f"{WIDGETS}/a/scale", {"spec": {"replicas": 3}})
+    assert reply.body["spec"]["replicas"] == 3
+    live = (await widgets.get(f"{WIDGETS}/a")).body
+    assert (live["spec"]["replicas"], live["metadata"]["generation"]) == (3, 2)
+    stale = await widgets.put(f"{WIDGETS}/a/scale", {**scale, "spec": {"replicas": 4}})
+    assert stale.status == 409
+
+
+async def test_two_versions_serve_one_object(api: Api) -> None:
+    crd = widget_crd()
+    second = copy.deepcopy(crd["spec"]["versions"][0])
+    second.update(name="v2", storage=False)
+    crd["spec"]["versions"].append(second)
+    await api.post(CRDS, crd)
+    api.server.custom.establish_now()
+    await api.post(WIDGETS, widget("a"))
+    other = WIDGETS.replace("/v1/", "/v2/")
+    reply = await api.get(f"{other}/a")
+    assert reply.body["apiVersion"] == "test.example.com/v2"
+    listed = await api.get(other)
+    assert listed.body["items"][0]["apiVersion"] == "test.example.com/v2"
+    changed = await api.patch(f"{other}/a", {"spec": {"replicas": 2}})
+    assert changed.body["apiVersion"] == "test.example.com/v2"
+    assert (await api.get(f"{WIDGETS}/a")).body["apiVersion"] == "test.example.com/v1"
+
+
+async def test_without_a_status_subresource_status_is_an_ordinary_field(api: Api) -> None:
+    crd = widget_crd()
+    del crd["spec"]["versions"][0]["subresources"]
+    await api.post(CRDS, crd)
+    api.server.custom.establish_now()
+    reply = await api.post(WIDGETS, {**widget("a"), "status": {"phase": "x"}})
+    assert reply.body["status"] == {"phase": "x"}
+    assert (await api.get(f"{WIDGETS}/a/status")).status == 404
+
+
+async def test_established_crds_are_served_again_after_a_restart(tmp_path: Any) -> None:
+    first = make_server(db_path=tmp_path / "db")
+    api = Api(first)
+    await api.post(CRDS, widget_crd())
+    first.custom.establish_now()
+    await api.post(WIDGETS, widget("a"))
+    first.close()
+    second = make_server(db_path=tmp_path / "db")
+    reply = await Api(second).get(f"{WIDGETS}/a")
+    assert reply.status == 200
+    second.close()
+
+
+async def test_rules_may_use_kubernetes_functions(api: Api) -> None:
+    rules = [
+        "self.items.isSorted()",
+        "!has(self.size) || quantity(self.size).isLessThan(quantity('1Gi'))",
+        "!has(self.at) || self.at < timestamp('2030-01-01T00:00:00Z')",
+        "!has(self.__namespace__) || self.__namespace__.size() < 5",
+        "self.?wait.orValue(duration('1s')) < duration('1h')",
+    ]
+    properties = {
+        "items": {"type": "array", "items": {"type": "string"}},
+        "size": {"type": "string"},
+        "at": {"type": "string", "format": "date-time"},
+        "namespace": {"type": "string"},
+        "wait": {"type": "string", "format": "duration"},
+    }
+    crd = with_schema({"properties": properties, "x-kubernetes-validations": [{"rule": r} for r in rules]})
+    assert (await api.post(CRDS, crd)).status == 201
+    api.server.custom.establish_now()
+    body = widget("a")
+    body["spec"] = {"items": ["a", "b"], "size": "1Mi", "at": "2026-01-01T00:00:00Z", "namespace": "abc", "wait": "5m"}
+    assert (await api.post(WIDGETS, body)).status == 201
+    bad = {"items": ["b", "a"], "size": "2Gi", "at": "2031-01-01T00:00:00Z", "namespace": "abcdef", "wait": "2h"}
+    reply = await api.post(WIDGETS, {**body, "metadata": {"name": "b"}, "spec": bad})
+    assert len(reply.body["details"]["causes"]) == 5
+
+
+async def test_optional_old_self_runs_on_create_too(api: Api) -> None:
+    rule = {"rule": "!oldSelf.hasValue() || oldSelf.value().n <= self.n", "optionalOldSelf": True, "message": "only up"}
+    await api.post(CRDS, with_schema({"properties": {"n": {"type": "integer"}}, "x-kubernetes-validations": [rule]}))
+    api.server.custom.establish_now()
+    body = widget("a")
+    body["spec"] = {"n": 5}
+    assert (await api.post(WIDGETS, body)).status == 201
+    assert "only up" in (await api.patch(f"{WIDGETS}/a", {"spec": {"n": 4}})).message
+    assert (await api.patch(f"{WIDGETS}/a", {"spec": {"n": 6}})).status == 200
