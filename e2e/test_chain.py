@@ -57,7 +57,7 @@ def test_without_its_bearer_an_agent_answers_401(scripted: Any, daemon: str) -> 
         "get", "--raw", f"/api/v1/namespaces/agents/services/{daemon}:4096/proxy/status", check=False
     )
     assert refused.returncode != 0
-    assert "nauthorized" in refused.stderr
+    assert "asked for the client to provide credentials" in refused.stderr, "kubectl's words for a 401"
 
 
 def test_a_task_agent_answers_in_a_job(scripted: Any) -> None:

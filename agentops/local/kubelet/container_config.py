@@ -50,7 +50,7 @@ async def plan_container(
         pod_dir=pod_dir,
         container=str(container["name"]),
         mounts=volumes.mounts(container, env),
-        working_dir=container.get("workingDir") or "",
+        working_dir=container.get("workingDir") or image.working_dir,
         termination_path=container.get("terminationMessagePath") or "/dev/termination-log",
         root_aware=image.root_aware and not command,
         literal=frozenset([*base.values(), *image.entrypoint]) - {_HOME},

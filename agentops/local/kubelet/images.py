@@ -28,6 +28,8 @@ class ImageSpec:
     args: tuple[str, ...] = ()
     """The default arguments, used when the container sets neither command nor args."""
     env: Mapping[str, str] = field(factory=dict)
+    working_dir: str = ""
+    """The pod path a container starts in, and exec too, unless the container says otherwise; empty is the root."""
     root_aware: bool = False
     """The program maps pod paths itself (`AGENTOPS_ROOT`), so its arguments and environment need no rewriting."""
 
@@ -78,6 +80,7 @@ AGENTOPS_IMAGE = ImageSpec(
     # -P: a json.py in the working directory must not shadow the standard library.
     entrypoint=(sys.executable, "-P", "-m", "agentops"),
     env={"PYTHONUNBUFFERED": "1"},
+    working_dir="/data",
     root_aware=True,
 )
 
