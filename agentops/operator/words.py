@@ -42,6 +42,7 @@ class Reason(StrEnum):
     # Stopping
     CANCEL_REQUESTED = "CancelRequested"
     REPLACED = "Replaced"
+    AGENT_DELETED = "AgentDeleted"
     TIMEOUT = "Timeout"
     # AgentRun AgentReady
     AGENT_BUSY = "AgentBusy"

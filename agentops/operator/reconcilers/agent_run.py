@@ -139,7 +139,7 @@ class AgentRunReconciler:
         if not work.admitted:
             step = await self._queue(work, agent)
         elif agent is None:
-            step = await self._without_agent(work)
+            return failure(ApiReason.AGENT_NOT_FOUND, f"Agent {work.namespace}/{work.run.spec.agent_ref} was deleted")
         else:
             step = await self._mode(work, agent).advance(work, agent)
         if not isinstance(step, RunResult):
@@ -220,22 +220,18 @@ class AgentRunReconciler:
         if is_usable(agent):
             await self._admit(agent_key, agent)
 
-    async def _without_agent(self, work: RunWork) -> Step:
-        """The Agent went after the run was admitted."""
-        message = f"Agent {work.namespace}/{work.run.spec.agent_ref} was deleted"
-        if work.dispatched:
-            return await self._mode(work, None).stop(work, None) or failure(ApiReason.LOST, message)
-        return failure(ApiReason.AGENT_NOT_FOUND, message)
-
     # stopping
 
     def _should_stop(self, work: RunWork, agent: Agent | None) -> bool:
-        """Asked to, replaced, or out of time; the reason is kept in a condition, which also says since when."""
+        """Asked to, replaced, out of time, or without its Agent; kept in a condition, which also says since when."""
         draft = work.draft
         if draft.has(Condition.STOPPING) is not None:
             return True
         if work.run.spec.cancel:
             draft.condition(Condition.STOPPING, True, Reason.CANCEL_REQUESTED, "spec.cancel is true")
+        elif agent is None and work.dispatched:
+            message = f"Agent {work.namespace}/{work.run.spec.agent_ref} was deleted"
+            draft.condition(Condition.STOPPING, True, Reason.AGENT_DELETED, message)
         elif work.run.status.pod_uid is not None and work.left_s(agent) <= 0:
             message = f"longer than the timeout of {format_duration(run_timeout_s(agent))} of its Agent"
             draft.condition(Condition.STOPPING, True, Reason.TIMEOUT, message)

@@ -94,12 +94,14 @@ class DaemonRuns:
         pod = await self._pod(work)
         seen = self._observe(work, pod)
         timed_out = stopping.get("reason") == Reason.TIMEOUT
-        reason = ApiReason.TIMEOUT if timed_out else ApiReason.CANCELLED if stopping else ApiReason.LOST
-        word = "timed out" if timed_out else "cancelled" if stopping else "lost"
-        message = f"{word}: {stopping.get('message', _gone(work))}"
+        reason = ApiReason.TIMEOUT if timed_out else ApiReason.CANCELLED
+        message = f"{'timed out' if timed_out else 'cancelled'}: {stopping.get('message', '')}"
         if seen.state is State.ENDED and seen.record is not None:
             ended = from_record(seen.record)
-            return ended if ended.succeeded else _as(ended, reason, message)
+            if ended.succeeded:
+                return ended
+            # With what it had got so far; why it was stopped says more than that it was.
+            return attrs.evolve(ended, reason=reason, message=message, output=seen.record.output or message)
         settled = seen.state in (State.LOST, State.REFUSED, State.NOT_STARTED)
         if pod is None or settled or work.stopping_for_s() >= RELEASE_AFTER_S:
             return failure(reason, message)
@@ -184,16 +186,20 @@ class DaemonRuns:
         return Target(request=work.request, uid=work.uid, run=work.name, client=make)
 
     def _client_of(self, agent: str, namespace: str, base_url: str) -> Callable[[], Awaitable[RuntimeClient]]:
+        token: str | None = None
+
         async def make() -> RuntimeClient:
-            """With the bearer as it is now."""
+            """With the bearer as it is now; a pod that outlives its Secret still knows the last one."""
+            nonlocal token
             try:
                 secret = await self._client.live.get(SECRET, names.token_secret(agent), namespace)
             except NotFound:
-                return self._client_for(base_url, None)
+                return self._client_for(base_url, token)
             except KubeError as error:
                 raise NotSent(f"the bearer of Agent {namespace}/{agent} cannot be read: {error}") from error
-            token = decode_value((secret.get("data") or {}).get(names.TOKEN_KEY, "")).decode("ascii", "ignore")
-            return self._client_for(base_url, token.strip() or None)
+            found = decode_value((secret.get("data") or {}).get(names.TOKEN_KEY, "")).decode("ascii", "ignore")
+            token = found.strip() or token
+            return self._client_for(base_url, token)
 
         return make
 
@@ -211,8 +217,3 @@ def _headers(work: RunWork) -> dict[str, str]:
 def _gone(work: RunWork) -> str:
     status = work.run.status
     return f"pod {status.pod_name} (uid {status.pod_uid}) is gone, and with it what the run was doing"
-
-
-def _as(ended: RunResult, reason: str, message: str) -> RunResult:
-    """A run that ended because it was stopped, with what it had got so far."""
-    return attrs.evolve(ended, reason=str(reason), message=message)

@@ -71,7 +71,7 @@ class TaskRuns:
     async def stop(self, work: RunWork, agent: Agent | None) -> RunResult | Result | None:
         stopping = work.draft.has(Condition.STOPPING) or {}
         found = await self._job(work)
-        message = f"cancelled: {stopping.get('message', 'its Agent was deleted')}"
+        message = f"cancelled: {stopping.get('message', '')}"
         if found is None or not is_controlled_by(found, work.obj) or work.stopping_for_s() >= STOP_AFTER_S:
             return failure(ApiReason.CANCELLED, message)
         ended = _job_end(found)

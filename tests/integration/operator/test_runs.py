@@ -235,12 +235,13 @@ async def test_a_finished_run_goes_when_its_time_has_come(daemon: OperatorPlane)
     await daemon.gone(AGENT_RUN, "hello-run")
 
 
-async def test_deleting_the_agent_ends_its_dispatched_run(daemon: OperatorPlane) -> None:
+async def test_deleting_the_agent_aborts_its_dispatched_run(daemon: OperatorPlane) -> None:
     await daemon.create(run_object())
     await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
     await daemon.client.delete(AGENT, "hello", NAMESPACE)
     done = await daemon.until(AGENT_RUN, "hello-run", in_phase("Failed"))
-    assert condition(done, "Complete")["reason"] in ("Lost", "Cancelled")
+    assert condition(done, "Complete")["reason"] == "Cancelled"
+    assert "Agent agents/hello was deleted" in done["status"]["output"]
 
 
 async def test_traceparent_and_parent_agent_travel_along(daemon: OperatorPlane) -> None:
