@@ -130,6 +130,10 @@ class _Streaming:
             if chunk:
                 return chunk
 
+    async def aclose(self) -> None:
+        """Readers close what `chunks` gave them, as they would an async generator."""
+        await _close(self._body)
+
     async def read(self) -> bytes:
         return b"".join([chunk async for chunk in self.chunks()])
 
