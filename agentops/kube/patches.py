@@ -112,7 +112,7 @@ def strategic_merge_patch(document: Mapping[str, Any], patch: Mapping[str, Any],
 def _merge_map(document: dict[str, Any], patch: Mapping[str, Any], schema: PatchSchema | None) -> dict[str, Any]:
     directive = patch.get(_PATCH)
     if directive == "replace":
-        return _strip({k: v for k, v in patch.items() if k != _PATCH})
+        return {k: _strip(v) for k, v in patch.items() if not k.startswith("$") and v is not None}
     if directive == "delete":
         return {}
     if directive not in (None, "merge"):
@@ -188,11 +188,8 @@ def _ordered(items: list[Any], order: Iterable[Any], key: str) -> list[Any]:
         return item.get(key) if key and isinstance(item, Mapping) else item
 
     named = sorted((item for item in items if identity(item) in wanted), key=lambda item: wanted.index(identity(item)))
-    result: list[Any] = []
     queue = iter(named)
-    for item in items:
-        result.append(next(queue) if identity(item) in wanted else item)
-    return result
+    return [next(queue) if identity(item) in wanted else item for item in items]
 
 
 def _strip(value: Any) -> Any:

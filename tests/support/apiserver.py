@@ -185,7 +185,11 @@ def deployment(name: str, image: str = "agentops:1") -> dict[str, Any]:
 
 def widget_crd(**spec: Any) -> dict[str, Any]:
     """A CRD with every feature the tests need: defaults, keyed list, CEL, status, scale, columns."""
-    tool = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "to": {"type": "string"}}}
+    tool = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string"}, "to": {"type": "string"}},
+    }
     schema = {
         "type": "object",
         "required": ["spec"],

@@ -75,7 +75,8 @@ def forbidden_message(user: User, a: Attributes, why: str = "") -> errors.ApiFai
     subject = f'{full} "{a.name}"' if a.name else full
     resource = f"{a.resource}/{a.subresource}" if a.subresource else a.resource
     scope = f'in the namespace "{a.namespace}"' if a.namespace else "at the cluster scope"
-    text = f'{subject} is forbidden: User "{user.name}" cannot {a.verb} resource "{resource}" in API group "{a.group}" {scope}'
+    about = f'cannot {a.verb} resource "{resource}" in API group "{a.group}" {scope}'
+    text = f'{subject} is forbidden: User "{user.name}" {about}'
     details = {k: v for k, v in (("name", a.name), ("group", a.group), ("kind", a.resource)) if v}
     return errors.forbidden(text + tail, details)
 
@@ -238,7 +239,8 @@ class Authenticator:
             return user
         if "system:masters" not in user.groups:
             raise errors.forbidden(
-                f'users "{name}" is forbidden: User "{user.name}" cannot impersonate resource "users" in API group "" at '
+                f'users "{name}" is forbidden: User "{user.name}" cannot impersonate resource "users" in API '
+                f'group "" at '
                 "the cluster scope"
             )
         asked = tuple(g for g in request.header("impersonate-group").split("\n") if g)

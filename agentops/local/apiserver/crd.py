@@ -262,8 +262,9 @@ def resources_of(crd: Object, revision: int) -> list[Resource]:
 
 def _same(left: list[Resource], right: list[Resource]) -> bool:
     def key(resource: Resource) -> Any:
-        return (resource.kind, resource.schema.raw if resource.schema else None, resource.columns, resource.subresources,
-                resource.short_names, resource.categories, resource.scale, resource.selectable,
+        raw = resource.schema.raw if resource.schema else None
+        return (resource.kind, raw, resource.columns, resource.subresources, resource.short_names,
+                resource.categories, resource.scale, resource.selectable,
                 resource.storage_api_version)  # fmt: skip
 
     return [key(r) for r in left] == [key(r) for r in right]

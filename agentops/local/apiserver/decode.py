@@ -83,7 +83,8 @@ def check_kind(obj: Object, resource: Resource) -> None:
     if api_version != resource.kind.api_version or kind != resource.kind.kind:
         if kind != resource.kind.kind:
             raise errors.bad_request(
-                f'{kind} in version "{str(api_version).rpartition("/")[2]}" cannot be handled as a {resource.kind.kind}: '
+                f'{kind} in version "{str(api_version).rpartition("/")[2]}" cannot be handled as a '
+                f"{resource.kind.kind}: "
                 f"the kind in the data ({kind}) does not match the expected kind ({resource.kind.kind})"
             )
         raise errors.bad_request(

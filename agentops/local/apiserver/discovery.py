@@ -68,8 +68,7 @@ class Discovery:
         items: list[Object] = []
         for resource in sorted(resources, key=lambda r: r.kind.plural):
             items.append(_legacy(resource))
-            for name in resource.subresources:
-                items.append(_legacy_sub(resource, name))
+            items.extend(_legacy_sub(resource, name) for name in resource.subresources)
         body: Object = {
             "kind": "APIResourceList",
             "apiVersion": "v1",

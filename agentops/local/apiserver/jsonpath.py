@@ -143,7 +143,7 @@ def _filter(text: str) -> Step:
         if op == "!=":
             return bool(value != wanted)
         try:
-            return {"<": value < wanted, ">": value > wanted, "<=": value <= wanted, ">=": value >= wanted}[op]
+            return bool({"<": value < wanted, ">": value > wanted, "<=": value <= wanted, ">=": value >= wanted}[op])
         except TypeError:
             return False
 

@@ -19,7 +19,8 @@ _NAME_TEXT = (
     "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
 )
 _VALUE_TEXT = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end "
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must "
+    "start and end "
     "with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
     "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
 )
@@ -102,13 +103,16 @@ def _owners(owners: list[Object]) -> list[FieldError]:
     controller = ""
     for index, owner in enumerate(owners):
         at = f"metadata.ownerReferences[{index}]"
-        for field in ("apiVersion", "kind", "name", "uid"):
-            if not owner.get(field):
-                out.append(errors.invalid_value(f"{at}.{field}", owner.get(field, ""), "must not be empty"))
+        out.extend(
+            errors.invalid_value(f"{at}.{field}", owner.get(field, ""), "must not be empty")
+            for field in ("apiVersion", "kind", "name", "uid")
+            if not owner.get(field)
+        )
         if owner.get("controller"):
             if controller:
                 detail = (
-                    f'Only one reference can have Controller set to true. Found "true" in references for {controller} and '
+                    f'Only one reference can have Controller set to true. Found "true" in references for '
+                    f"{controller} and "
                     f"{owner.get('kind')}/{owner.get('name')}"
                 )
                 out.append(errors.invalid_value("metadata.ownerReferences", "", detail))

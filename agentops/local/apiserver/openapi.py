@@ -6,6 +6,7 @@ one by one against v3's promise that the server validates.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -152,7 +153,7 @@ _API_VERSION = (
 _KIND = "Kind is a string value representing the REST resource this object represents."
 
 
-def _publish(raw: Object) -> Object:
+def _publish(raw: Mapping[str, Any]) -> Object:
     """A CRD schema as published: int-or-string spelled out, the rest as it is."""
     out: Object = {}
     for key, value in raw.items():

@@ -253,8 +253,8 @@ def _event(obj: Object, now: datetime) -> list[Any]:
     subject = f"{str(involved.get('kind', '')).lower()}/{involved.get('name', '')}"
     message = str(obj.get("message") or obj.get("note") or "").strip()
     return [
-        age(last, now), obj.get("type", ""), obj.get("reason", ""), subject, involved.get("fieldPath", ""), shown, message,
-        age(first, now), count, _name(obj),
+        age(last, now), obj.get("type", ""), obj.get("reason", ""), subject, involved.get("fieldPath", ""), shown,
+        message, age(first, now), count, _name(obj),
     ]  # fmt: skip
 
 
@@ -450,7 +450,8 @@ PRINTERS: dict[str, Printer] = {
     "persistentvolumeclaims": _printer(
         "Name, Status, Volume, Capacity, Access Modes, StorageClass, VolumeAttributesClass, Age, VolumeMode:1", _pvc),
     "persistentvolumes": _printer(
-        "Name, Capacity, Access Modes, Reclaim Policy, Status, Claim, StorageClass, VolumeAttributesClass, Reason, Age, "
+        "Name, Capacity, Access Modes, Reclaim Policy, Status, Claim, StorageClass, VolumeAttributesClass, "
+        "Reason, Age, "
         "VolumeMode:1", _pv),
     "events": _printer(_EVENTS, _event, "Count"),
     "events.events.k8s.io": _printer(_EVENTS, _event, "Count"),
@@ -460,7 +461,8 @@ PRINTERS: dict[str, Printer] = {
         "Name, Ready, Up-to-date, Available, Age, Containers:1, Images:1, Selector:1", _deployment,
         "Up-to-date,Available"),
     "replicasets.apps": _printer(
-        "Name, Desired, Current, Ready, Age, Containers:1, Images:1, Selector:1", _replica_set, "Desired,Current,Ready"),
+        "Name, Desired, Current, Ready, Age, Containers:1, Images:1, Selector:1", _replica_set,
+        "Desired,Current,Ready"),
     "statefulsets.apps": _printer("Name, Ready, Age, Containers:1, Images:1", _stateful_set),
     "daemonsets.apps": _printer(
         "Name, Desired, Current, Ready, Up-to-date, Available, Node Selector, Age, Containers:1, Images:1, Selector:1",

@@ -30,7 +30,8 @@ MESSAGES: dict[str, str] = {
     "17:ipFamilyPolicy=string* 18:clusterIPs=string[]",
     "ServicePort": "1:name 2:protocol 3:port=int 4:targetPort=IntOrString 5:nodePort=int 6:appProtocol=string*",
     "SelfSubjectAccessReview": "1:metadata=ObjectMeta 2:spec=SelfSubjectAccessReviewSpec",
-    "SelfSubjectAccessReviewSpec": "1:resourceAttributes=ResourceAttributes 2:nonResourceAttributes=NonResourceAttributes",
+    "SelfSubjectAccessReviewSpec": "1:resourceAttributes=ResourceAttributes "
+    "2:nonResourceAttributes=NonResourceAttributes",
     "SubjectAccessReview": "1:metadata=ObjectMeta 2:spec=SubjectAccessReviewSpec",
     "SubjectAccessReviewSpec": "1:resourceAttributes=ResourceAttributes 2:nonResourceAttributes=NonResourceAttributes "
     "3:user 4:groups=string[] 6:uid",
@@ -54,7 +55,8 @@ MESSAGES: dict[str, str] = {
     "Subject": "1:kind 2:apiGroup 3:name 4:namespace",
     "RoleRef": "1:apiGroup 2:kind 3:name",
     "Deployment": "1:metadata=ObjectMeta 2:spec=DeploymentSpec",
-    "DeploymentSpec": "1:replicas=int* 2:selector=LabelSelector 3:template=PodTemplateSpec 4:strategy=DeploymentStrategy "
+    "DeploymentSpec": "1:replicas=int* 2:selector=LabelSelector 3:template=PodTemplateSpec "
+    "4:strategy=DeploymentStrategy "
     "5:minReadySeconds=int 6:revisionHistoryLimit=int* 7:paused=bool 9:progressDeadlineSeconds=int*",
     "DeploymentStrategy": "1:type 2:rollingUpdate=RollingUpdateDeployment",
     "RollingUpdateDeployment": "1:maxUnavailable=IntOrString 2:maxSurge=IntOrString",
@@ -82,7 +84,8 @@ MESSAGES: dict[str, str] = {
     "ConfigMapVolumeSource": "1:localObjectReference=LocalObjectReference 2:items=KeyToPath[] 3:defaultMode=int* "
     "4:optional=bool*",
     "KeyToPath": "1:key 2:path 3:mode=int*",
-    "Container": "1:name 2:image 3:command=string[] 4:args=string[] 5:workingDir 6:ports=ContainerPort[] 7:env=EnvVar[] "
+    "Container": "1:name 2:image 3:command=string[] 4:args=string[] 5:workingDir 6:ports=ContainerPort[] "
+    "7:env=EnvVar[] "
     "8:resources=ResourceRequirements 9:volumeMounts=VolumeMount[] 13:terminationMessagePath 14:imagePullPolicy "
     "16:stdin=bool 17:stdinOnce=bool 18:tty=bool 19:envFrom=EnvFromSource[] 20:terminationMessagePolicy",
     "ContainerPort": "1:name 2:hostPort=int 3:containerPort=int 4:protocol 5:hostIP",
@@ -101,7 +104,8 @@ MESSAGES: dict[str, str] = {
     "4:propagationPolicy=string* 5:dryRun=string[]",
     "Preconditions": "1:uid=string* 2:resourceVersion=string*",
     "Ingress": "1:metadata=ObjectMeta 2:spec=IngressSpec",
-    "IngressSpec": "1:defaultBackend=IngressBackend 2:tls=IngressTLS[] 3:rules=IngressRule[] 4:ingressClassName=string*",
+    "IngressSpec": "1:defaultBackend=IngressBackend 2:tls=IngressTLS[] 3:rules=IngressRule[] "
+    "4:ingressClassName=string*",
     "IngressBackend": "3:resource=TypedReference 4:service=IngressServiceBackend",
     "TypedReference": "1:apiGroup=string* 2:kind 3:name",
     "IngressServiceBackend": "1:name 2:port=ServiceBackendPort",

@@ -207,7 +207,8 @@ class Reader:
             return errors.gone(f"The resourceVersion for the provided list is too old: {at}")
         failure = errors.gone(
             "The provided continue parameter is too old to display a consistent list result. You can start a new list "
-            "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
+            "without the continue parameter, or use the continue token in this response to retrieve the "
+            "remainder of the "
             "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
             "modified, or deleted between the time the first chunk was returned and now may show up in the list."
         )

@@ -481,10 +481,8 @@ class ApiServer:
         options = delete_options(request)
         write = self.write_options(request, user)
         selection = Selection.of(request, resource)
-        deleted = []
-        for entry in list(self.store.list(resource.storage, route.namespace)):
-            if selection.empty or selection.matches(entry):
-                deleted.append(self.writer.delete(resource, entry.namespace, entry.name, options, write)[0])
+        entries = [e for e in self.store.list(resource.storage, route.namespace) if selection.matches(e)]
+        deleted = [self.writer.delete(resource, e.namespace, e.name, options, write)[0] for e in entries]
         body = Renderer(resource, negotiate(request), self.clock).list(
             deleted, {"resourceVersion": str(self.store.revision)}
         )

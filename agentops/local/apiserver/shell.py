@@ -54,16 +54,16 @@ async def serve_tls(
 
     loop = asyncio.get_running_loop()
 
-    def make_request(*args: Any) -> web.BaseRequest:
-        return web.BaseRequest(*args, loop, client_max_size=_BODY_LIMIT)
+    def make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_BODY_LIMIT)
 
     web_server = web.Server(
         handle, request_factory=make_request, access_log=None, keepalive_timeout=75.0, handler_cancellation=True
     )
-    runner = web.ServerRunner(web_server, handle_signals=False)
+    runner = web.ServerRunner(web_server, handle_signals=False, shutdown_timeout=grace_s)
     await runner.setup()
     try:
-        site = web.SockSite(runner, sock, ssl_context=context, shutdown_timeout=grace_s)
+        site = web.SockSite(runner, sock, ssl_context=context)
         await site.start()
         log.info("apiserver.listening", address=sock.getsockname()[0], port=sock.getsockname()[1])
         task_status.started()

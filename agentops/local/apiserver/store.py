@@ -21,6 +21,9 @@ import orjson
 from attrs import define, field, frozen
 from sortedcontainers import SortedDict
 
+Entries = list["Entry"]
+Events = list["Event"]
+
 Key = tuple[str, str]
 """Namespace ("" when there is none) and name."""
 
@@ -59,7 +62,8 @@ class Entry:
     _labels: dict[str, str] | None = field(default=None, init=False)
 
     def obj(self) -> dict[str, Any]:
-        return orjson.loads(self.value)
+        found: dict[str, Any] = orjson.loads(self.value)
+        return found
 
     @property
     def labels(self) -> dict[str, str]:
@@ -160,10 +164,10 @@ class Store:
         index = self._live.get(res)
         return len(index) if index is not None else 0
 
-    def list_at(self, res: str, namespace: str, revision: int) -> list[Entry]:
+    def list_at(self, res: str, namespace: str, revision: int) -> Entries:
         """The state exactly at `revision`. Raises Compacted."""
         if revision == self.revision:
-            return list(self.list(res, namespace))
+            return [*self.list(res, namespace)]
         if revision < self.compact_revision:
             raise Compacted(revision, self.compact_revision)
         clause = " AND ns = ?" if namespace else ""
@@ -176,7 +180,7 @@ class Store:
         )
         return [Entry(*row) for row in rows]
 
-    def events_after(self, res: str, revision: int) -> list[Event]:
+    def events_after(self, res: str, revision: int) -> Events:
         """What happened to `res` after `revision`, oldest first. Raises Compacted."""
         if revision < self.compact_revision:
             raise Compacted(revision, self.compact_revision)
@@ -185,7 +189,7 @@ class Store:
         ring = self._rings.get(res)
         if ring and ring[0].revision <= revision:
             skip = next((i for i, event in enumerate(ring) if event.revision > revision), len(ring))
-            return list(islice(ring, skip, None))
+            return [*islice(ring, skip, None)]
         rows = self._sql.execute(
             "SELECT ns, name, rev, create_rev, value, created, deleted, prev_rev, old_value FROM log "
             "WHERE res = ? AND rev > ? ORDER BY rev",
@@ -248,7 +252,7 @@ class Store:
         if ring is None:
             ring = self._rings[res] = deque(maxlen=self._ring_size)
         ring.append(event)
-        for listener in list(self._listeners.get(res, ())):
+        for listener in tuple(self._listeners.get(res, ())):
             listener(event)
         return entry
 

@@ -212,6 +212,7 @@ class Subresources:
         if plural == "pods" and (live.get("spec") or {}).get("serviceAccountName") != route.name:
             account_name = account["metadata"]["name"]
             raise errors.bad_request(
-                f"cannot bind token for serviceaccount {account_name!r} to pod running with different serviceaccount name."
+                f"cannot bind token for serviceaccount {account_name!r} to pod running with different "
+                f"serviceaccount name."
             )
         return {"kind": bound["kind"], "name": bound["name"], "uid": live["metadata"]["uid"]}

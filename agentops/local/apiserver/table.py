@@ -72,7 +72,7 @@ def _custom(columns: list[Object] | None) -> Columns:
             _definition(
                 column.get("name", ""),
                 kind,
-                column.get("priority") or 0,
+                int(column.get("priority") or 0),
                 column.get("format", ""),
                 column.get("description")
                 or f"Custom resource definition column (in JSONPath format): {column.get('jsonPath')}",

@@ -410,7 +410,8 @@ class Writer:
             raise errors.conflict(resource.group, resource.plural, name, why)
         if options.resource_version and options.resource_version != meta.get("resourceVersion"):
             why = (
-                f"the ResourceVersion in the precondition ({options.resource_version}) does not match the ResourceVersion "
+                f"the ResourceVersion in the precondition ({options.resource_version}) does not match the "
+                f"ResourceVersion "
                 f"in record ({meta.get('resourceVersion')}). The object might have been modified"
             )
             raise errors.conflict(resource.group, resource.plural, name, why)
@@ -547,5 +548,5 @@ class Writer:
 
 def _ordered(obj: Object) -> Object:
     """apiVersion and kind first, as people expect to read them."""
-    head = {k: obj[k] for k in ("apiVersion", "kind", "metadata") if k in obj}
+    head: Object = {k: obj[k] for k in ("apiVersion", "kind", "metadata") if k in obj}
     return {**head, **{k: v for k, v in obj.items() if k not in head}}

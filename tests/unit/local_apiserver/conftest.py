@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from support.apiserver import Api, ManualClock, make_server, serve_widgets
@@ -28,6 +28,6 @@ def api(server: ApiServer) -> Api:
 
 
 @pytest.fixture
-async def widgets(api: Api) -> AsyncIterator[Api]:
+async def widgets(api: Api) -> Api:
     await serve_widgets(api)
-    yield api
+    return api

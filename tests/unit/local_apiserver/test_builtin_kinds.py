@@ -126,13 +126,20 @@ async def test_a_pods_spec_is_nearly_immutable(api: Api) -> None:
     await api.post(PODS, pod("p"))
     reply = await api.patch(f"{PODS}/p", {"spec": {"hostname": "x"}})
     assert "pod updates may not change fields other than" in reply.message
-    image = await api.patch(f"{PODS}/p", {"spec": {"containers": [{"name": "main", "image": "agentops:2"}]}}, "strategic")
+    image = await api.patch(
+        f"{PODS}/p", {"spec": {"containers": [{"name": "main", "image": "agentops:2"}]}}, "strategic"
+    )
     assert image.status == 200
 
 
 async def test_binding_puts_a_pod_on_a_node_once(api: Api) -> None:
     await api.post(PODS, pod("p"))
-    target = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}}
+    target = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": "p"},
+        "target": {"kind": "Node", "name": "n1"},
+    }
     assert (await api.post(f"{PODS}/p/binding", target)).status == 201
     live = (await api.get(f"{PODS}/p")).body
     assert live["spec"]["nodeName"] == "n1"
@@ -211,7 +218,9 @@ async def test_a_job_gets_its_selector_and_four_labels(api: Api) -> None:
     assert spec["template"]["metadata"]["labels"] == expected
     assert (spec["parallelism"], spec["completions"], spec["backoffLimit"], spec["suspend"]) == (1, 1, 6, False)
     assert spec["podReplacementPolicy"] == "TerminatingOrFailed"
-    changed = await api.patch(f"{JOBS}/j", {"spec": {"template": {"spec": {"restartPolicy": "OnFailure"}}}}, "strategic")
+    changed = await api.patch(
+        f"{JOBS}/j", {"spec": {"template": {"spec": {"restartPolicy": "OnFailure"}}}}, "strategic"
+    )
     assert "spec.template" in changed.message
     assert changed.status == 422
     again = await api.patch(f"{JOBS}/j", {"spec": {"backoffLimit": 3}})

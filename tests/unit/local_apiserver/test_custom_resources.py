@@ -68,7 +68,8 @@ async def test_deleting_a_crd_deletes_its_objects_first(widgets: Api) -> None:
     [
         (
             {"properties": {"a": {"description": "no type"}}},
-            "spec.validation.openAPIV3Schema.properties[spec].properties[a].type: Required value: must not be empty for "
+            "spec.validation.openAPIV3Schema.properties[spec].properties[a].type: Required value: must not be "
+            "empty for "
             "specified object fields",
         ),
         ({"properties": {"a": {"type": "array"}}}, "properties[a].items: Required value: must be specified"),
@@ -128,7 +129,11 @@ async def test_validation_messages_are_those_of_a_real_server(widgets: Api) -> N
     reply = await widgets.post(WIDGETS, widget("a", model="x", mode="zzz", temp="hot", replicas=-1, port=1.5))
     assert reply.status == 422
     found = causes(reply.body)
-    assert ("FieldValueNotSupported", 'Unsupported value: "zzz": supported values: "daemon", "task"', "spec.mode") in found
+    assert (
+        "FieldValueNotSupported",
+        'Unsupported value: "zzz": supported values: "daemon", "task"',
+        "spec.mode",
+    ) in found
     assert (
         "FieldValueInvalid",
         'Invalid value: "x": spec.model in body should be at least 2 chars long',

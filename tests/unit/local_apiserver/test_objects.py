@@ -93,7 +93,8 @@ async def test_a_stale_update_is_a_conflict(api: Api) -> None:
     reply = await api.put(f"{CONFIG_MAPS}/a", {**old, "data": {"k": "3"}})
     assert (reply.status, reply.reason) == (409, "Conflict")
     assert reply.message == (
-        'Operation cannot be fulfilled on configmaps "a": the object has been modified; please apply your changes to the '
+        'Operation cannot be fulfilled on configmaps "a": the object has been modified; please apply your '
+        "changes to the "
         "latest version and try again"
     )
 
@@ -133,7 +134,8 @@ async def test_status_and_spec_are_written_through_their_own_doors(widgets: Api)
     assert "status" not in spec_only.body
     assert spec_only.body["metadata"]["generation"] == 2
     status_only = await widgets.patch(
-        f"{WIDGETS}/a/status", {"spec": {"replicas": 9}, "status": {"phase": "Y", "bogus": 1}, "metadata": {"labels": {"c": "d"}}}
+        f"{WIDGETS}/a/status",
+        {"spec": {"replicas": 9}, "status": {"phase": "Y", "bogus": 1}, "metadata": {"labels": {"c": "d"}}},
     )
     assert status_only.body["status"] == {"phase": "Y"}
     assert status_only.body["spec"]["replicas"] == 2

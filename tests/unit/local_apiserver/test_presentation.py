@@ -66,13 +66,17 @@ async def test_openapi_has_what_kubectl_needs(widgets: Api) -> None:
     schema = reply.body["components"]["schemas"]["com.example.test.v1.Widget"]
     assert schema["properties"]["spec"]["properties"]["port"]["anyOf"] == [{"type": "integer"}, {"type": "string"}]
     apps = (await widgets.get("/openapi/v3/apis/apps/v1")).body
-    content = apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]["requestBody"]["content"]
+    content = apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]["requestBody"][
+        "content"
+    ]
     assert "application/strategic-merge-patch+json" in content
     containers = apps["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"]
     assert containers["x-kubernetes-patch-merge-key"] == "name"
     assert containers["items"] == {"$ref": "#/components/schemas/io.k8s.api.core.v1.Container"}
     crd = (await widgets.get(f"{CRDS}/widgets.test.example.com")).body
-    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["new"] = {"type": "string"}
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["new"] = {
+        "type": "string"
+    }
     await widgets.put(f"{CRDS}/widgets.test.example.com", crd)
     again = (await widgets.get("/openapi/v3")).body["paths"]["apis/test.example.com/v1"]["serverRelativeURL"]
     assert again != url
@@ -104,7 +108,8 @@ async def test_a_table_watch_defines_its_columns_once(widgets: Api) -> None:
     [
         ({"phase": "Pending"}, ("0/1", "Pending", "0")),
         (
-            {"phase": "Pending", "containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ContainerCreating"}}}]},
+            {"phase": "Pending", "containerStatuses": [
+                {"name": "main", "state": {"waiting": {"reason": "ContainerCreating"}}}]},
             ("0/1", "ContainerCreating", "0"),
         ),
         (
@@ -133,7 +138,9 @@ async def test_a_table_watch_defines_its_columns_once(widgets: Api) -> None:
         ),
     ],
 )  # fmt: skip
-async def test_pod_status_words(api: Api, clock: ManualClock, status: dict[str, Any], expected: tuple[str, ...]) -> None:
+async def test_pod_status_words(
+    api: Api, clock: ManualClock, status: dict[str, Any], expected: tuple[str, ...]
+) -> None:
     body = pod("p", nodeName="n")
     if "initContainerStatuses" in status:
         body["spec"]["initContainers"] = [{"name": "init", "image": "agentops:1"}]

@@ -66,7 +66,10 @@ def test_inlined_members_are_flattened() -> None:
     path = field(1, "/x") + field(2, field(4, field(1, "svc") + field(2, field(2, 80)))) + field(3, "Prefix")
     rule = field(1, "a.b") + field(2, field(1, field(1, path)))
     found = decode_envelope(envelope("networking.k8s.io/v1", "Ingress", field(2, field(3, rule))))
-    assert found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"] == {"name": "svc", "port": {"number": 80}}
+    assert found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"] == {
+        "name": "svc",
+        "port": {"number": 80},
+    }
 
 
 def test_unknown_kinds_and_broken_bodies_are_refused() -> None:

@@ -18,7 +18,9 @@ def store(tmp_path: Path) -> Store:
 
 
 def put(store: Store, name: str, text: str, expected: Entry | None = None, *, delete: bool = False) -> Entry:
-    return store.write("things", "ns", name, lambda rev: f'{{"t":"{text}","r":{rev}}}'.encode(), expected, delete=delete)
+    return store.write(
+        "things", "ns", name, lambda rev: f'{{"t":"{text}","r":{rev}}}'.encode(), expected, delete=delete
+    )
 
 
 def test_every_write_takes_the_next_revision_of_one_counter(store: Store) -> None:

@@ -174,10 +174,7 @@ def apply(
     merged = merge(live, {k: v for k, v in applied.items() if (f"f:{k}",) not in reset}, schema)
     changed = difference(live, merged, schema)
     touched = (changed.modified | changed.added) & said
-    conflicts: list[tuple[Manager, Path]] = []
-    for manager in others:
-        for path in sorted(manager.paths & touched):
-            conflicts.append((manager, path))
+    conflicts = [(manager, path) for manager in others for path in sorted(manager.paths & touched)]
     if conflicts and not force:
         raise conflict_failure(conflicts)
     for manager, path in conflicts:

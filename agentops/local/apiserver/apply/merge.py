@@ -26,7 +26,7 @@ def _merge_list(live: list[Any], applied: list[Any], schema: Schema) -> list[Any
     """The applied order wins; live-only items stay after the item they followed."""
     wanted = {item_path(item, schema): item for item in applied}
     before = {item_path(item, schema): item for item in live}
-    order = [key for key in wanted]
+    order = list(wanted)
     previous: str | None = None
     for key in before:
         if key not in wanted:

@@ -37,14 +37,15 @@ def definitions() -> dict[str, Any]:
 
 
 def _number(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.removeprefix("v").partition("-")[0].split("."))
+    numbers = name.removeprefix("v").partition("-")
+    return tuple(int(part) for part in numbers[0].split("."))
 
 
 @cache
 def _by_gvk() -> dict[tuple[str, str, str], str]:
     found: dict[tuple[str, str, str], str] = {}
     for name, raw in definitions().items():
-        gvks = raw.get("x-kubernetes-group-version-kind") or ()
+        gvks = raw.get("x-kubernetes-group-version-kind") or []
         if len(gvks) == 1:
             gvk = gvks[0]
             found[gvk["group"], gvk["version"], gvk["kind"]] = name

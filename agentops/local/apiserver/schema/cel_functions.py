@@ -7,6 +7,7 @@ opaque Python values.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -63,6 +64,10 @@ def _compare(left: str, right: str) -> int:
     return (a > b) - (a < b)
 
 
+def _is_sorted(items: list[Any]) -> bool:
+    return all(a <= b for a, b in itertools.pairwise(items))
+
+
 def _index(items: list[Any], wanted: Any) -> int:
     return items.index(wanted) if wanted in items else -1
 
@@ -113,11 +118,11 @@ def kubernetes_functions() -> list[Any]:
     return [
         declare(
             "isSorted",
-            ("list_is_sorted", t.BOOL, [items], True, lambda l: all(a <= b for a, b in zip(l, l[1:], strict=False))),
+            ("list_is_sorted", t.BOOL, [items], True, _is_sorted),
         ),
-        declare("sum", ("list_sum", t.DYN, [items], True, lambda l: sum(l))),
-        declare("min", ("list_min", t.DYN, [items], True, lambda l: min(l))),
-        declare("max", ("list_max", t.DYN, [items], True, lambda l: max(l))),
+        declare("sum", ("list_sum", t.DYN, [items], True, sum)),
+        declare("min", ("list_min", t.DYN, [items], True, min)),
+        declare("max", ("list_max", t.DYN, [items], True, max)),
         declare("indexOf", ("list_index_of", t.INT, [items, t.DYN], True, _index)),
         declare("lastIndexOf", ("list_last_index_of", t.INT, [items, t.DYN], True, _last_index)),
         declare("url", ("string_to_url", t.MAP, [t.STRING], False, _url)),

@@ -17,8 +17,9 @@ from agentops.local.apiserver.schema.validation import compiled, validate
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _VALUE_ONLY = ("allOf", "anyOf", "oneOf")
 _FORBIDDEN_IN_LOGIC = (
-    "type", "description", "default", "additionalProperties", "nullable", "title", "x-kubernetes-preserve-unknown-fields",
-    "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type", "x-kubernetes-embedded-resource",
+    "type", "description", "default", "additionalProperties", "nullable", "title",
+    "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+    "x-kubernetes-map-type", "x-kubernetes-embedded-resource",
 )  # fmt: skip
 
 
@@ -127,7 +128,10 @@ def _lists(raw: Mapping[str, Any], path: str, out: list[FieldError]) -> None:
                 out.append(errors.invalid_value(f"{path}.x-kubernetes-list-map-keys", keys, f"{key!r} {detail}"))
             elif "default" not in child and key not in (items.get("required") or ()):
                 at = f"{path}.items.properties[{key}].default"
-                detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+                detail = (
+                    "this property is in x-kubernetes-list-map-keys, "
+                    "so it must have a default or be a required property"
+                )
                 out.append(errors.required(at, detail))
     elif keys:
         detail = "must be map if x-kubernetes-list-map-keys is non-empty"
@@ -137,9 +141,11 @@ def _lists(raw: Mapping[str, Any], path: str, out: list[FieldError]) -> None:
 def _logic(raw: Mapping[str, Any], outer: Mapping[str, Any], path: str, out: list[FieldError]) -> None:
     """Inside allOf and friends only value validations may stand, over fields the structure declares."""
     int_or_string = outer.get("x-kubernetes-int-or-string") and path.rpartition(".")[2].startswith(("anyOf", "allOf"))
-    for name in _FORBIDDEN_IN_LOGIC:
-        if raw.get(name) is not None and not (name == "type" and int_or_string):
-            out.append(errors.forbidden_field(f"{path}.{name}", "must be empty to be structural"))
+    out.extend(
+        errors.forbidden_field(f"{path}.{name}", "must be empty to be structural")
+        for name in _FORBIDDEN_IN_LOGIC
+        if raw.get(name) is not None and not (name == "type" and int_or_string)
+    )
     declared = outer.get("properties") or {}
     for name, child in (raw.get("properties") or {}).items():
         at = f"{path}.properties[{name}]"

@@ -106,10 +106,9 @@ class Schema:
             pass
         raw = self.properties.get(key)
         if raw is None and isinstance(self.additional, Mapping):
-            found = self._cache.get("\0additional", MISSING)
-            if found is MISSING:
-                found = self._cache["\0additional"] = self._make(self.additional)
-            return found
+            if "\0additional" not in self._cache:
+                self._cache["\0additional"] = self._make(self.additional)
+            return self._cache["\0additional"]
         found = None if raw is None else self._make(raw)
         if raw is not None:
             self._cache[key] = found
@@ -121,7 +120,7 @@ class Schema:
         if self._items is MISSING:
             raw = self.raw.get("items")
             self._items = self._make(raw) if isinstance(raw, Mapping) else None
-        return self._items  # type: ignore[no-any-return]
+        return self._items
 
     def knows(self, key: str) -> bool:
         return key in self.properties or isinstance(self.additional, Mapping) or self.additional is True

@@ -47,9 +47,7 @@ def _node(value: Any, schema: Schema, path: str, old: Any, out: list[FieldError]
         return
     _values(value, schema.raw, schema, path, out)
     if isinstance(value, dict):
-        for name in schema.raw.get("required") or ():
-            if name not in value:
-                out.append(errors.required(_join(path, name)))
+        out.extend(errors.required(_join(path, n)) for n in schema.raw.get("required") or () if n not in value)
         for key, item in value.items():
             if root and key in ("apiVersion", "kind", "metadata"):
                 continue

@@ -293,7 +293,10 @@ class PersistentVolumeClaimStrategy(Strategy):
 
         before = old["spec"].get("volumeName")
         if fixed(new) != fixed(old) or (before and new["spec"].get("volumeName") != before):
-            detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+            detail = (
+                "spec is immutable after creation except resources.requests "
+                "and volumeAttributesClassName for bound claims"
+            )
             return [errors.forbidden_field("spec", detail)]
         return []
 

@@ -51,9 +51,11 @@ class CrdStrategy(Strategy):
             out.append(errors.invalid_value("metadata.name", name, detail))
         if "." not in group:
             out.append(errors.invalid_value("spec.group", group, "should be a domain with at least one dot"))
-        for field in ("plural", "singular"):
-            if not is_dns1035_label(names.get(field) or ""):
-                out.append(errors.invalid_value(f"spec.names.{field}", names.get(field), "a DNS-1035 label"))
+        out.extend(
+            errors.invalid_value(f"spec.names.{field}", names.get(field), "a DNS-1035 label")
+            for field in ("plural", "singular")
+            if not is_dns1035_label(names.get(field) or "")
+        )
         versions = spec.get("versions") or []
         storage = [v for v in versions if v.get("storage")]
         if len(storage) != 1:
@@ -73,19 +75,28 @@ class CrdStrategy(Strategy):
                 continue
             where = "spec.validation.openAPIV3Schema" if len(versions) == 1 else f"{at}.schema.openAPIV3Schema"
             out.extend(schema_errors(schema, where))
-            scale = (version.get("subresources") or {}).get("scale")
-            if scale is not None:
-                for field in ("specReplicasPath", "statusReplicasPath"):
-                    if not str(scale.get(field) or "").startswith(f".{field.removesuffix('ReplicasPath')}."):
-                        out.append(
-                            errors.invalid_value(f"{at}.subresources.scale.{field}", scale.get(field),
-                                                 "should be a json path under ." + field.removesuffix("ReplicasPath"))
-                        )  # fmt: skip
+            out.extend(_scale_errors((version.get("subresources") or {}).get("scale"), at))
         if spec.get("preserveUnknownFields"):
-            detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
+            detail = (
+                "cannot set to true, set x-kubernetes-preserve-unknown-fields to true "
+                "in spec.versions[*].schema instead"
+            )
             out.append(errors.invalid_value("spec.preserveUnknownFields", True, detail))
         return out
 
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
         return [e for path in ("spec.group", "spec.names.plural", "spec.names.kind", "spec.scope")
                 for e in immutable(new, old, path)]  # fmt: skip
+
+
+def _scale_errors(scale: Object | None, at: str) -> list[FieldError]:
+    if scale is None:
+        return []
+    roots = {"specReplicasPath": ".spec", "statusReplicasPath": ".status"}
+    return [
+        errors.invalid_value(
+            f"{at}.subresources.scale.{field}", scale.get(field), f"should be a json path under {root}"
+        )
+        for field, root in roots.items()
+        if not str(scale.get(field) or "").startswith(f"{root}.")
+    ]

@@ -110,7 +110,7 @@ class PodStrategy(Strategy):
             return []
 
         def fixed(obj: Object) -> Object:
-            spec = copy.deepcopy(obj["spec"])
+            spec: Object = copy.deepcopy(obj["spec"])
             for field in ("containers", "initContainers"):
                 for container in spec.get(field) or ():
                     container.pop("image", None)
@@ -120,7 +120,8 @@ class PodStrategy(Strategy):
 
         if fixed(new) != fixed(old):
             detail = (
-                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+                "pod updates may not change fields other than "
+                "`spec.containers[*].image`,`spec.initContainers[*].image`,"
                 "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
                 "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
             )
@@ -243,7 +244,8 @@ class StatefulSetStrategy(TemplateStrategy):
 
         if fixed(new) != fixed(old):
             detail = (
-                "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
+                "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', "
+                "'updateStrategy', "
                 "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
             )
             return [errors.forbidden_field("spec", detail)]
@@ -334,9 +336,9 @@ class JobStrategy(Strategy):
         template = spec["template"]["spec"]
         policy = template.get("restartPolicy")
         if policy not in ("OnFailure", "Never"):
-            detail = 'valid values: "OnFailure", "Never"'
-            out.append(errors.required("spec.template.spec.restartPolicy", detail) if not policy else
-                       errors.not_supported("spec.template.spec.restartPolicy", policy, ("OnFailure", "Never")))  # fmt: skip
+            where, allowed = "spec.template.spec.restartPolicy", ("OnFailure", "Never")
+            needed = errors.required(where, 'valid values: "OnFailure", "Never"')
+            out.append(errors.not_supported(where, policy, allowed) if policy else needed)
         out.extend(validate_pod_spec(template, "spec.template.spec", restart=("Always", "OnFailure", "Never")))
         return out
 
