@@ -134,12 +134,6 @@ class _Streaming:
         """Readers close what `chunks` gave them, as they would an async generator."""
         await _close(self._body)
 
-    async def aclose(self) -> None:
-        """Ends the body; the reflector closes what it iterates, as it would a generator."""
-        close = getattr(self._body, "aclose", None)
-        if close is not None:
-            await close()
-
     async def read(self) -> bytes:
         return b"".join([chunk async for chunk in self.chunks()])
 
