@@ -18,7 +18,10 @@ from agentops.local.controllers.pods import Object, name_of
 from agentops.values.clock import parse_rfc3339, rfc3339
 
 FINALIZER = "kubernetes"
-_QUICK_S, _QUICK_FOR_S, _SLOW_S = 0.2, 10.0, 1.0
+GRACE_S = 5.0
+"""How long a terminating namespace keeps its content, as in kube-controller-manager, which gives replicated API
+servers time to see the deletion. `kubectl delete -k` relies on it: it names the namespace before what is in it."""
+_QUICK_S, _QUICK_FOR_S, _SLOW_S = 0.2, 15.0, 1.0
 
 
 @define(slots=True)
@@ -36,9 +39,10 @@ class Remains:
 
 
 class NamespaceController:
-    """Sweeps a terminating namespace until nothing is left."""
+    """Sweeps a terminating namespace, `grace_s` after its deletion, until nothing is left."""
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, *, grace_s: float = GRACE_S) -> None:
+        self._grace_s = grace_s
         self._manager = manager
         self._client = manager.client
         self._clock = manager.clock
@@ -58,14 +62,16 @@ class NamespaceController:
             return None
         if FINALIZER not in (namespace["spec"].get("finalizers") or ()):
             return None
+        age_s = (self._clock.now() - parse_rfc3339(namespace["metadata"]["deletionTimestamp"])).total_seconds()
+        if age_s < self._grace_s:
+            return Result(requeue_after=self._grace_s - age_s)
         remains = await self._sweep(request.name)
         status = next_status(namespace, remains, self._clock.now())
         namespace = await put_status(self._client, NAMESPACE, namespace, status)
         if remains.clean:
             await self._finalize(namespace)
             return None
-        age = self._clock.now() - parse_rfc3339(namespace["metadata"]["deletionTimestamp"])
-        return Result(requeue_after=_QUICK_S if age.total_seconds() < _QUICK_FOR_S else _SLOW_S)
+        return Result(requeue_after=_QUICK_S if age_s < _QUICK_FOR_S else _SLOW_S)
 
     async def _sweep(self, namespace: str) -> Remains:
         remains = Remains()

@@ -13,7 +13,7 @@ from agentops.local.controllers.deployment import DeploymentController
 from agentops.local.controllers.endpoints import EndpointsController
 from agentops.local.controllers.garbagecollector import GarbageCollector
 from agentops.local.controllers.job import JobController
-from agentops.local.controllers.namespace import NamespaceController
+from agentops.local.controllers.namespace import GRACE_S, NamespaceController
 from agentops.local.controllers.persistentvolume import ClaimController, VolumeController
 from agentops.local.controllers.replicaset import ReplicaSetController
 from agentops.local.controllers.serviceaccount import ServiceAccountController
@@ -30,7 +30,7 @@ class ControllerOptions:
     ca_pem: bytes = b""
     """Published to every namespace as `kube-root-ca.crt`."""
     backoff_scale: float = 1.0
-    """Shortens the pause between a Job's retries; 1 is Kubernetes' own."""
+    """Shortens the pauses (a Job's retries, a namespace's last seconds); 1 is Kubernetes' own."""
 
 
 def add_controllers(manager: Manager, options: ControllerOptions) -> None:
@@ -44,7 +44,7 @@ def add_controllers(manager: Manager, options: ControllerOptions) -> None:
     TtlController(manager).build()
     EndpointsController(manager).build()
     ServiceAccountController(manager, options.ca_pem).build()
-    NamespaceController(manager).build()
+    NamespaceController(manager, grace_s=GRACE_S * options.backoff_scale).build()
     ClaimController(manager, options.volumes_dir).build()
     VolumeController(manager, options.volumes_dir).build()
     manager.add(GarbageCollector(manager).run, name="garbagecollector")
