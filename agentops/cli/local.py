@@ -46,7 +46,7 @@ def local() -> None:
 @click.option("--pod-env", "pod_env", multiple=True, metavar="NAME", help="Pass this variable on to every container.")
 @click.option(
     "--backoff-scale",
-    type=click.FloatRange(min=0.0),
+    type=click.FloatRange(min=0.001),
     default=1.0,
     show_default=True,
     help="Shorten the pauses before restarts and retries, for tests.",
@@ -175,12 +175,15 @@ def _ready_line(state: StateDir, url: str, isolation: str) -> str:
 def down(state_dir: Path | None, timeout: float) -> None:
     """Stop the plane and wait until every process of its pods is gone. Nothing stored is lost."""
     from agentops.local.overview import stop_plane
+    from agentops.net.errors import UsageError
 
     state = _state(state_dir)
     try:
         pid = stop_plane(state, timeout_s=timeout)
     except TimeoutError as error:
         _die(str(error), 1)
+    except UsageError as error:
+        _die(str(error))
     except PermissionError:
         _die(f"the plane on state dir {state.path} belongs to another user, who has to stop it", 1)
     else:
@@ -192,10 +195,15 @@ def down(state_dir: Path | None, timeout: float) -> None:
 def status(state_dir: Path | None) -> None:
     """Show whether the plane runs, where, and what it holds. Exit code 3 when it does not."""
     from agentops.local.overview import look
+    from agentops.net.errors import UsageError
     from agentops.values.duration import format_duration
 
     state = _state(state_dir)
-    overview = look(state)
+    try:
+        overview = look(state)
+    except UsageError as error:
+        _die(str(error))
+        return
     if overview is None:
         click.echo(f"not running (state dir {state.path})")
         sys.exit(NOT_RUNNING)

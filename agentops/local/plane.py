@@ -28,7 +28,7 @@ from agentops.kube.kinds import NODE
 from agentops.local.apiserver import ADMIN, ApiServer, InProcessTransport, ServerOptions, User
 from agentops.local.apiserver.shell import serve_tls, server_ssl_context
 from agentops.local.controllers.persistentvolume import ensure_storage_class
-from agentops.local.controllers.pods import has_condition, labels_of
+from agentops.local.controllers.pods import condition_of, has_condition, labels_of
 from agentops.local.controllers.wiring import ControllerOptions, add_controllers
 from agentops.local.pki import Pki, ensure_pki
 from agentops.local.state import HOST, Ranges, RunningPlane, StateDir
@@ -87,6 +87,7 @@ class Plane:
         self.options = options
         self.state = StateDir(options.state_dir)
         self._clock = clock or SystemClock()
+        self._started = self._clock.now()
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[PlaneInfo] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; `task_status` gets the PlaneInfo once `/readyz` is ok and the node is Ready.
@@ -95,6 +96,7 @@ class Plane:
         one line for a person.
         """
         self.state.acquire()
+        self._started = self._clock.now()
         try:
             ranges = self.state.acquire_ranges()
             listening = self._listen()
@@ -219,16 +221,23 @@ class Plane:
         if not self.options.kubelet:
             return "none"
         client = ApiClient(InProcessTransport(server, ADMIN))
+        since = rfc3339(self._started)  # an earlier plane has left its node Ready
         nodes: list[dict[str, Any]] = []
         with anyio.move_on_after(_NODE_TIMEOUT_S):
             while True:
                 nodes = await client.list(NODE)
                 for node in nodes:
-                    if has_condition(node, "Ready"):
+                    if has_condition(node, "Ready") and _heartbeat(node) >= since:
                         return labels_of(node).get(ISOLATION_LABEL, "unknown")
                 await self._clock.sleep(_NODE_POLL_S)
         state = _why_not_ready(nodes)
         raise PlaneNotReady(f"the node is not Ready after {_NODE_TIMEOUT_S:g} s: {state}")
+
+
+def _heartbeat(node: dict[str, Any]) -> str:
+    """When the kubelet last said that the node is Ready, as RFC 3339 text of whole seconds."""
+    ready = condition_of(node, "Ready") or {}
+    return str(ready.get("lastHeartbeatTime") or "")
 
 
 def _why_not_ready(nodes: list[dict[str, Any]]) -> str:

@@ -195,14 +195,18 @@ class StateDir:
             return None
 
     def locked(self) -> bool:
-        """Whether some process holds the directory."""
+        """Whether some process holds the directory. Raises StateError when that cannot be told."""
         try:
-            with open(self.path / "lock") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
+            lock = open(self.path / "lock")  # noqa: SIM115  closed below
+        except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError:
-            return True
+        except OSError as error:
+            raise StateError(f"state dir {self.path}: {error.strerror}; it belongs to another user") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
         return False
 
     def running(self) -> RunningPlane | None:

@@ -105,9 +105,9 @@ class CronJobController:
         for job in active if policy == "Replace" else ():
             await self._delete(cron_job, job)
             status["active"] = [r for r in status.get("active") or () if r["uid"] != uid_of(job)]
-        job = await self._create(cron_job, asked.at)
-        if job is not None:
-            status["active"] = [*(status.get("active") or ()), _reference(job)]
+        created = await self._create(cron_job, asked.at)
+        if created is not None:
+            status["active"] = [*(status.get("active") or ()), _reference(created)]
         status["lastScheduleTime"] = rfc3339(asked.at)
         return wait_s
 

@@ -107,8 +107,7 @@ class DeploymentController:
             ref = controller_ref(live)
             return ref is not None and ref["uid"] == uid_of(deployment) and find_new(deployment, [live]) is not None
         if size := replicas_of(replica_set):
-            message = f"Scaled up replica set {name_of(replica_set)} from 0 to {size}"
-            self._events.event(deployment, "Normal", "ScalingReplicaSet", message)
+            self._tell_scaled(deployment, replica_set, 0, size)
         return True
 
     async def _count_collision(self, deployment: Object) -> None:
@@ -127,10 +126,13 @@ class DeploymentController:
         except NotFound:
             return
         if change.replicas is not None:
-            before = replicas_of(replica_set)
-            way = "up" if change.replicas > before else "down"
-            message = f"Scaled {way} replica set {name_of(replica_set)} from {before} to {change.replicas}"
-            self._events.event(deployment, "Normal", "ScalingReplicaSet", message)
+            self._tell_scaled(deployment, replica_set, replicas_of(replica_set), change.replicas)
+
+    def _tell_scaled(self, deployment: Object, replica_set: Object, before: int, after: int) -> None:
+        way = "up" if after > before else "down"
+        message = f"Scaled {way} replica set {name_of(replica_set)} from {before} to {after}"
+        action = f"Scale{way.capitalize()}To{after}"
+        self._events.event(deployment, "Normal", "ScalingReplicaSet", message, action, related=replica_set)
 
     async def _put(self, deployment: Object, step: Step) -> None:
         if step.annotations:

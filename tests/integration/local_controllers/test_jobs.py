@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from support.plane import ApiPlane, eventually
 
 from agentops.kube.errors import NotFound
-from agentops.kube.kinds import JOB, POD
+from agentops.kube.kinds import CRON_JOB, JOB, POD
+from agentops.values.clock import rfc3339
 
 pytestmark = pytest.mark.anyio
 
@@ -149,3 +151,26 @@ async def test_indexed_jobs_tell_each_pod_its_index(plane: ApiPlane, pods: Any, 
         return (await plane.client.get(JOB, "work", "ns"))["status"].get("completedIndexes") == "0,1"
 
     await eventually(complete)
+
+
+async def test_a_cron_job_starts_a_job_and_names_it_active(plane: ApiPlane, pods: Any, job: dict[str, Any]) -> None:
+    cron = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": "every", "namespace": "ns"},
+        "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": job["spec"]}},
+    }
+    created = await plane.client.create(CRON_JOB, cron)
+    # A minute ago it would have been due: what was missed while nobody ran is made up for once.
+    created["status"] = {"lastScheduleTime": rfc3339(datetime.now(UTC) - timedelta(minutes=2))}
+    await plane.client.update(CRON_JOB, created, subresource="status")
+
+    async def started() -> Any:
+        current = await plane.client.get(CRON_JOB, "every", "ns")
+        return current["status"].get("active")
+
+    (active,) = await eventually(started)
+    await eventually(pods)
+    (made,) = await plane.client.list(JOB, "ns")
+    assert made["metadata"]["name"] == active["name"]
+    assert made["metadata"]["ownerReferences"][0]["kind"] == "CronJob"

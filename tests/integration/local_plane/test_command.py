@@ -191,3 +191,10 @@ def test_an_idle_plane_uses_hardly_any_processor(state_dir: Path) -> None:
         time.sleep(5)
         share = (ticks() - before) / os.sysconf("SC_CLK_TCK") / 5
         assert share < 0.05, f"{share:.1%} of a core while nothing happens"
+
+
+def test_the_audit_log_has_a_line_for_every_request(state_dir: Path, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    with plane_process(state_dir, "--audit-log", str(audit)) as plane:
+        plane.kubectl("create", "configmap", "seen")
+    assert any('"configmaps' in line or "/configmaps" in line for line in audit.read_text().splitlines())

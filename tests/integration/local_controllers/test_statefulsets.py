@@ -1,0 +1,70 @@
+"""StatefulSets against the API server; the tests play the kubelet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.plane import ApiPlane, eventually
+
+from agentops.kube.kinds import CONTROLLER_REVISION, POD, PVC, STATEFUL_SET
+
+pytestmark = pytest.mark.anyio
+
+STATEFUL = {
+    "apiVersion": "apps/v1",
+    "kind": "StatefulSet",
+    "metadata": {"name": "db", "namespace": "ns"},
+    "spec": {
+        "serviceName": "db",
+        "replicas": 2,
+        "selector": {"matchLabels": {"app": "db"}},
+        "template": {
+            "metadata": {"labels": {"app": "db"}},
+            "spec": {"containers": [{"name": "c", "image": "agentops:1"}], "terminationGracePeriodSeconds": 0},
+        },
+        "volumeClaimTemplates": [
+            {
+                "metadata": {"name": "data"},
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+            }
+        ],
+    },
+}
+
+
+async def play(plane: ApiPlane, pods: Any) -> None:
+    for pod in await pods():
+        if pod.get("status", {}).get("phase") == "Pending":
+            await plane.set_pod("ns", pod["metadata"]["name"])
+
+
+async def test_pods_come_in_order_with_their_claims_and_an_update_replaces_them(plane: ApiPlane, pods: Any) -> None:
+    await plane.client.create(STATEFUL_SET, STATEFUL)
+    order: list[str] = []
+
+    async def settled() -> Any:
+        order.extend(p["metadata"]["name"] for p in await pods() if p["metadata"]["name"] not in order)
+        await play(plane, pods)
+        current = await plane.client.get(STATEFUL_SET, "db", "ns")
+        status = current.get("status", {})
+        done = status.get("updatedReplicas") == status.get("readyReplicas") == 2
+        return current if done and status["observedGeneration"] == current["metadata"]["generation"] else None
+
+    first = await eventually(settled)
+    assert order == ["db-0", "db-1"]
+    assert {c["metadata"]["name"] for c in await plane.client.list(PVC, "ns")} == {"data-db-0", "data-db-1"}
+    before = {p["metadata"]["uid"] for p in await pods()}
+    patch = {"spec": {"template": {"metadata": {"annotations": {"n": "2"}}}}}
+    await plane.client.patch(STATEFUL_SET, "db", patch, "ns")
+    second = await eventually(settled)
+    assert second["status"]["currentRevision"] != first["status"]["currentRevision"]
+    assert not before & {p["metadata"]["uid"] for p in await pods()}
+    assert len(await plane.client.list(CONTROLLER_REVISION, "ns")) == 2
+    await plane.client.delete(STATEFUL_SET, "db", "ns")
+
+    async def gone() -> bool:
+        return not await plane.client.list(POD, "ns") and not await plane.client.list(CONTROLLER_REVISION, "ns")
+
+    await eventually(gone)
+    assert len(await plane.client.list(PVC, "ns")) == 2, "the claims of a StatefulSet outlive it"
