@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from agentops.kube.kinds import EVENT
 from agentops.local.apiserver import errors
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 log = get_logger("apiserver.housekeeping")
 
 _PERIOD_S = 30.0
+_PIECE = 1000
+"""Revisions compacted at once: some 20 ms."""
 
 
 class Housekeeping:
@@ -38,20 +41,21 @@ class Housekeeping:
 
     async def run(self) -> None:
         while True:
-            self.step(anyio.current_time())
+            target = self.step(anyio.current_time())
+            while self._store.compact_revision < target:
+                # In pieces, so that requests get their turn in between.
+                self._store.compact(min(self._store.compact_revision + _PIECE, target))
+                await anyio.lowlevel.checkpoint()
             await anyio.sleep(_PERIOD_S)
 
-    def step(self, now: float) -> None:
-        """One round; `now` is any monotonic time in seconds."""
+    def step(self, now: float) -> int:
+        """One round; `now` is any monotonic time in seconds. Returns the revision to compact to."""
         self._marks.append((now, self._store.revision))
         old = 0
         while self._marks and now - self._marks[0][0] >= self._options.history_s:
             old = self._marks.popleft()[1]
-        target = max(old, self._store.revision - self._options.history_revisions)
-        if target > self._store.compact_revision:
-            rows = self._store.compact(target)
-            log.debug("store.compacted", revision=target, rows=rows)
         self._expire_events()
+        return max(old, self._store.revision - self._options.history_revisions)
 
     def _expire_events(self) -> None:
         resource = self._registry.find(EVENT.group, EVENT.version, EVENT.plural)

@@ -46,6 +46,8 @@ from agentops.local.apiserver.http import (
     Response,
     Stream,
     User,
+    WebSocket,
+    WebSocketUpgrade,
     json_response,
     text_response,
 )
@@ -266,7 +268,15 @@ class ApiServer:
         code = answer.status if isinstance(answer, Stream) else 101
         audit_id = audit.event("ResponseStarted", request, user, about, code, received=received)
         if not isinstance(answer, Stream):
-            return answer
+            serve = answer.serve
+
+            async def serve_logged(socket: WebSocket) -> None:
+                try:
+                    await serve(socket)
+                finally:
+                    audit.event("ResponseComplete", request, user, about, code, received=received, audit_id=audit_id)
+
+            return WebSocketUpgrade(answer.protocols, serve_logged)
         opened = answer.open
 
         def open_logged() -> AsyncIterator[bytes]:

@@ -56,6 +56,7 @@ class Watcher:
             return
         if len(self._lines) >= self.queue_size:
             self.overflowed = True
+            self._lines.clear()
             self.end()
             return
         self._lines.append(line)

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from support.apiserver import CONFIG_MAPS, PODS, WIDGETS, Api, config_map, make_server, pod, widget
+from trio.testing import MockClock
 
 pytestmark = pytest.mark.anyio
 
@@ -266,3 +267,38 @@ async def test_fifty_watchers_see_every_write(api: Api) -> None:
         for watch in watches:
             tasks.start_soon(drain, watch)
     assert seen == [20] * 50
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})])
+async def test_bookmarks_come_every_minute_and_before_the_end(api: Api, anyio_backend: object) -> None:
+    watch = await api.watch(f"{CONFIG_MAPS}?allowWatchBookmarks=true&timeoutSeconds=100&resourceVersion=1")
+    start = anyio.current_time()
+    await api.server.handle(api.request("POST", "/api/v1/namespaces/default/secrets", _SECRET))
+    events = await watch.rest(within_s=200)
+    seen = [(event["type"], event["object"]["metadata"]["resourceVersion"]) for event in events]
+    assert seen == [("BOOKMARK", str(api.server.store.revision))] * 2
+    assert anyio.current_time() - start == pytest.approx(100)
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})])
+async def test_history_is_forgotten_after_five_minutes(api: Api, anyio_backend: object) -> None:
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(api.server.run)
+        first = await add(api, "a")
+        for number in range(5):
+            await relabel(api, "a", n=str(number))
+        await anyio.sleep(200)
+        watch = await api.watch(
+            f"{CONFIG_MAPS}?resourceVersion={first['metadata']['resourceVersion']}&timeoutSeconds=1"
+        )
+        assert len(await watch.rest()) == 5
+        await anyio.sleep(200)
+        watch = await api.watch(
+            f"{CONFIG_MAPS}?resourceVersion={first['metadata']['resourceVersion']}&timeoutSeconds=1"
+        )
+        assert [e["type"] for e in await watch.rest()] == ["ERROR"]
+        assert (await api.get(f"{CONFIG_MAPS}/a")).status == 200
+        tasks.cancel_scope.cancel()
+
+
+_SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
