@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.apiserver import CONFIG_MAPS, DEPLOYMENTS, WIDGETS, Api, config_map, deployment, widget
+
+from agentops.local.apiserver.apply.fields import build, members
 
 pytestmark = pytest.mark.anyio
 
@@ -167,3 +171,13 @@ async def test_an_apply_may_be_yaml(widgets: Api) -> None:
     text = b"apiVersion: test.example.com/v1\nkind: Widget\nmetadata: {name: a}\nspec: {model: gpt}\n"
     reply = await widgets.apply(f"{WIDGETS}/a", text, "m1")
     assert reply.status == 201
+
+
+paths = st.sets(
+    st.lists(st.sampled_from(["f:a", "f:b", 'k:{"name":"x"}', 'v:"y"']), min_size=1, max_size=4).map(tuple), max_size=12
+)
+
+
+@given(paths)
+def test_a_field_set_survives_its_wire_form(members_of: set[tuple[str, ...]]) -> None:
+    assert members(build(members_of)) == members_of
