@@ -20,6 +20,7 @@ from agentops.controller.errors import CacheNotStarted, ControllerError, Resourc
 from agentops.controller.informer import EventHandler, Informer, InformerStatistics, Transform
 from agentops.controller.reflector import Observer, Target
 from agentops.controller.store import Entry, IndexFn, Key
+from agentops.controller.streaming import Mode, StreamingLists
 from agentops.kube.client import ApiClient
 from agentops.kube.errors import NotFound
 from agentops.telemetry.logging import get_logger
@@ -155,6 +156,10 @@ class CacheOptions:
     scopes: Mapping[Kind, Scope] = field(factory=dict)
     resync_s: float = 10 * 3600.0
     page_size: int = 500
+    streaming_lists: Mode = "auto"
+    """`auto` streams lists from servers of 1.34 and later; `always`; `never`."""
+    max_internal_error_retry_s: float = 0.0
+    """How long a watch that ends with an internal error is watched again before it is listed; 0: never."""
     read_timeout_s: float = 10.0
     """How long a read waits for an own write to be seen before it raises StaleCache."""
 
@@ -181,6 +186,7 @@ class Cache:
         self._informers: dict[Target, SharedInformer] = {}
         self._scopes: dict[SharedInformer, list[anyio.CancelScope]] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._streaming = StreamingLists(client, self._options.streaming_lists)
         self._warned: set[Kind] = set()
         for kind, scope in self._options.scopes.items():
             if scope.namespaces and not kind.namespaced:
@@ -231,6 +237,8 @@ class Cache:
                     resync_s=self._options.resync_s,
                     page_size=self._options.page_size,
                     observer=self._observe(kind) if self._observe else None,
+                    streaming=self._streaming,
+                    max_internal_error_retry_s=self._options.max_internal_error_retry_s,
                 )
                 for name in self._namespaces(target, scope)
             },

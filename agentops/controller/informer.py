@@ -37,6 +37,7 @@ from attrs import define, frozen
 from agentops.controller.consistency import WriteFence
 from agentops.controller.reflector import Observer, Reflector, ReflectorStatistics, Target
 from agentops.controller.store import Entry, Key, Store, version_number
+from agentops.controller.streaming import StreamingLists
 from agentops.kube.client import ApiClient
 from agentops.kube.watch import Meta, decode_meta, encode, strip_managed_fields
 from agentops.telemetry.logging import get_logger
@@ -142,6 +143,8 @@ class Informer:
         resync_s: float = _RESYNC_S,
         page_size: int = 500,
         observer: Observer | None = None,
+        streaming: StreamingLists | None = None,
+        max_internal_error_retry_s: float = 0.0,
     ) -> None:
         self.target = target
         self.keep_managed_fields = keep_managed_fields
@@ -154,7 +157,15 @@ class Informer:
         self._transform = transform
         self._resync_s = resync_s
         self._reflector = Reflector(
-            client, target, _Sink(self), clock=clock, rng=rng, page_size=page_size, observer=observer
+            client,
+            target,
+            _Sink(self),
+            clock=clock,
+            rng=rng,
+            page_size=page_size,
+            observer=observer,
+            streaming=streaming,
+            max_internal_error_retry_s=max_internal_error_retry_s,
         )
         self._registrations: list[Registration] = []
         self._synced = anyio.Event()
@@ -217,8 +228,7 @@ class Informer:
 
     # what the reflector brings
 
-    def _replaced(self, items: list[tuple[Meta, bytes]], resource_version: str) -> None:
-        entries = [self._entry(meta, raw) for meta, raw in items]
+    def _replaced(self, entries: list[Entry], resource_version: str) -> None:
         old = self.store.replace(entries)
         self._saw(version_number(resource_version), replaced=True)
         initial = not self._has_synced
@@ -310,7 +320,10 @@ class _Sink:
     def __init__(self, informer: Informer) -> None:
         self._informer = informer
 
-    def replaced(self, items: list[tuple[Meta, bytes]], resource_version: str) -> None:
+    def prepare(self, meta: Meta, raw: bytes) -> Entry:
+        return self._informer._entry(meta, raw)
+
+    def replaced(self, items: list[Entry], resource_version: str) -> None:
         self._informer._replaced(items, resource_version)
 
     def changed(self, type: str, meta: Meta, raw: bytes) -> None:

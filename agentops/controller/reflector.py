@@ -10,7 +10,10 @@
                └──────────────────────────────┘
 
 One `step` is one list or one watch; between steps there is nothing but a wait, and one backoff
-serves both. The seam for streaming lists (`sendInitialEvents`) is a third phase beside LIST.
+serves both. Where the server streams lists, LIST opens a watch that begins with the whole collection
+(`sendInitialEvents`); at the bookmark that ends it the sink gets the list, and the same stream is the
+WATCH. A stream that ends or falls silent before that bookmark is thrown away, and the next list is a
+plain one.
 
 ### Expected flow
 The first list takes any cached state (`resourceVersion=0`), later ones nothing older than what was
@@ -18,7 +21,8 @@ seen. A list that the server cannot serve at that version is repeated at once wi
 goes on from the last version seen, bookmarks included.
 
 ### Guarantees
-The sink gets whole lists and then every change after them, in order. The same version is never
+The sink gets whole lists and then every change after them, in order; a list that is not complete
+never reaches it. The same version is never
 watched again after a 410. A dead connection is noticed: 90 s after the last byte once a bookmark was
 seen, else 15 s after the watch should have ended.
 
@@ -45,8 +49,18 @@ import anyio.lowlevel
 from attrs import frozen
 
 from agentops.controller.backoff import Backoff
+from agentops.controller.streaming import StreamingLists
 from agentops.kube.client import METADATA_ONLY, METADATA_ONLY_LIST, ApiClient, list_query, throttled_s
-from agentops.kube.errors import ApiError, Expired, ServerTimeout, TooManyRequests, TransportError, error_from_status
+from agentops.kube.errors import (
+    ApiError,
+    BadRequest,
+    Expired,
+    Invalid,
+    ServerTimeout,
+    TooManyRequests,
+    TransportError,
+    error_from_status,
+)
 from agentops.kube.watch import LineSplitter, MalformedObject, Meta, WatchEvent, decode_event, decode_list
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock
@@ -59,7 +73,11 @@ _GRACE_S = 15.0
 _IDLE_S = 90.0
 _SHORT_WATCH_S = 1.0
 _LIST_TIMEOUT_S = 60.0
+_MARKER_S = 30.0
+_CALM_S = 60.0
 _YIELD_EVERY = 256
+_YIELD_S = 0.005
+_CLOCK_EVERY = 16
 
 
 @frozen(slots=True)
@@ -76,8 +94,11 @@ class Target:
 class Sink(Protocol):
     """Where the copy is kept. Calls are synchronous and must not raise."""
 
-    def replaced(self, items: list[tuple[Meta, bytes]], resource_version: str) -> None:
-        """The collection as of `resource_version`."""
+    def prepare(self, meta: Meta, raw: bytes) -> Any:
+        """What the sink wants to get of one listed object; called once per object, page by page."""
+
+    def replaced(self, items: list[Any], resource_version: str) -> None:
+        """The collection as of `resource_version`, as `prepare` made it."""
 
     def changed(self, type: str, meta: Meta, raw: bytes) -> None:
         """ADDED, MODIFIED or DELETED. The copy is now at the object's resource version."""
@@ -113,6 +134,7 @@ class ReflectorStatistics:
     phase: str
     resource_version: str
     lists: int
+    streamed_lists: int
     watches: int
     failures: int
     last_error: str
@@ -133,8 +155,15 @@ class Reflector:
         rng: random.Random | None = None,
         page_size: int = 500,
         observer: Observer | None = None,
+        streaming: StreamingLists | None = None,
+        max_internal_error_retry_s: float = 0.0,
     ) -> None:
         self.target = target
+        self._streaming = streaming
+        self._plain_next = False
+        self._initial: dict[tuple[str, str], Any] | None = None  # objects of a streamed list that is not complete
+        self._max_internal_error_retry_s = max_internal_error_retry_s
+        self._internal_errors: tuple[float, float] | None = None  # first and last of a run of ERROR 500 events
         self._client = client
         self._sink = sink
         self._clock = clock
@@ -148,7 +177,8 @@ class Reflector:
         self._version_unavailable = False
         self._always_page = False
         self._events = 0
-        self._lists = self._watches = self._failures = 0
+        self._lists = self._streamed = self._watches = self._failures = 0
+        self._error_code = 0
         self._last_error = ""
         self._last_contact: float | None = None
         self._failing_since: float | None = None
@@ -161,10 +191,13 @@ class Reflector:
 
     async def step(self) -> None:
         """One list or one watch, and the wait after it."""
-        if self._phase is Phase.LIST:
-            after = await self._list_step()
-        else:
+        if self._phase is Phase.WATCH:
             after = await self._watch_step()
+        elif not self._plain_next and self._streaming is not None and await self._streaming.wanted(self.target.kind):
+            after = await self._streamed_list_step(self._streaming)
+        else:
+            self._plain_next = False
+            after = await self._list_step()
         self._phase, self._reason = after.phase, after.reason
         if after.wait:
             await self._clock.sleep(self._backoff.next_s(after.floor_s))
@@ -175,6 +208,11 @@ class Reflector:
     def last_error(self) -> str:
         """Why the copy is not current, empty when it is."""
         return self._last_error
+
+    @property
+    def kind_is_gone(self) -> bool:
+        """Whether the server does not know the kind now: its CRD was deleted, or is not there yet."""
+        return self._error_code == 404
 
     def failing_s(self) -> float:
         """Seconds since the copy stopped being kept current; 0 when it is."""
@@ -189,6 +227,7 @@ class Reflector:
             phase=self._phase.value,
             resource_version=self._version,
             lists=self._lists,
+            streamed_lists=self._streamed,
             watches=self._watches,
             failures=self._failures,
             last_error=self._last_error,
@@ -210,7 +249,7 @@ class Reflector:
         self._sink.replaced(items, version)
         return _Next(Phase.WATCH, "listed")
 
-    async def _list(self) -> tuple[list[tuple[Meta, bytes]], str]:
+    async def _list(self) -> tuple[list[Any], str]:
         version = "" if self._version_unavailable else self._version or "0"
         try:
             return await self._pages(version)
@@ -220,10 +259,10 @@ class Reflector:
             self._version_unavailable = True
             return await self._pages("")
 
-    async def _pages(self, version: str) -> tuple[list[tuple[Meta, bytes]], str]:
+    async def _pages(self, version: str) -> tuple[list[Any], str]:
         """Every page of the list. A token that expires on the way means one list in a single piece."""
         paged = version in ("", "0") or self._always_page
-        items: list[tuple[Meta, bytes]] = []
+        items: list[Any] = []
         token, listed_at = "", ""
         while True:
             limit = self._page_size if paged else None
@@ -235,7 +274,7 @@ class Reflector:
                 page = await self._page(list_query(self.target.labels, self.target.fields, None, "", version))
                 items, listed_at = [], ""
             listed_at = listed_at or page.resource_version
-            items += page.items
+            await self._prepare(page.items, items)
             token = page.continue_token
             if token and version == "0":
                 self._always_page = True  # this server has no watch cache to answer from
@@ -246,6 +285,13 @@ class Reflector:
                 f"the list of {self.target.kind.resource} has no resourceVersion: it cannot be watched"
             )
         return items, listed_at
+
+    async def _prepare(self, page: list[tuple[Meta, bytes]], items: list[Any]) -> None:
+        """Hand objects to the sink in slices, so that a huge list does not hold up the loop."""
+        prepare = self._sink.prepare
+        for start in range(0, len(page), _YIELD_EVERY):
+            items += [prepare(meta, raw) for meta, raw in page[start : start + _YIELD_EVERY]]
+            await anyio.lowlevel.checkpoint()
 
     async def _page(self, query: list[tuple[str, str]]) -> Any:
         answer = await self._client.raw(
@@ -263,64 +309,156 @@ class Reflector:
 
     async def _watch_step(self) -> _Next:
         self._watches += 1
-        self._events = 0
-        started = self._clock.boottime()
         seconds = self._rng.randrange(*_WATCH_S)
-        opened = False
+        started = self._clock.boottime()
+        after, error, opened = await self._stream(self._watch_query(seconds), seconds, None)
+        lasted_s = self._clock.boottime() - started
+        if error is None and after is None and lasted_s < _SHORT_WATCH_S and not self._events:
+            error = TransportError(f"the watch of {self.target.kind.resource} ended at once and without events")
+        if error is not None:
+            after = self._watch_failed(error, opened, lasted_s)
+        return self._restart(after)
+
+    async def _streamed_list_step(self, streaming: StreamingLists) -> _Next:
+        """A list and the watch after it as one stream. Before the list is complete nothing is stored."""
+        self._lists += 1
+        self._streamed += 1
+        if self._observer:
+            self._observer.relisted(self._reason)
+        seconds = self._rng.randrange(*_WATCH_S)
+        started = self._clock.boottime()
+        self._initial = {}
         try:
-            with anyio.CancelScope(deadline=anyio.current_time() + seconds + _GRACE_S) as bound:
-                async with self._client.stream(
-                    "GET",
-                    self.target.kind.path(self.target.namespace),
-                    query=self._watch_query(seconds),
-                    headers={"accept": METADATA_ONLY} if self.target.metadata_only else {},
-                    total_s=seconds + 2 * _GRACE_S,
-                ) as answer:
-                    opened = True
-                    self._healthy()
-                    after = await self._follow(answer.chunks(), bound)
-            if bound.cancelled_caught:
-                raise TransportError(f"the watch of {self.target.kind.resource} fell silent")
-            short = self._clock.boottime() - started < _SHORT_WATCH_S
-            if after is None and short and not self._events:
-                raise TransportError(f"the watch of {self.target.kind.resource} ended at once and without events")
-        except (ApiError, TransportError, MalformedObject) as error:
-            after = self._watch_failed(error, opened, self._clock.boottime() - started)
+            after, error, opened = await self._stream(self._streaming_query(seconds), seconds, _MARKER_S)
+            complete = self._initial is None
+        finally:
+            self._initial = None
+        if complete:
+            if error is not None:
+                after = self._watch_failed(error, opened, self._clock.boottime() - started)
+            return self._restart(after)
+        return self._list_not_complete(streaming, after, error, opened)
+
+    def _list_not_complete(
+        self, streaming: StreamingLists, after: _Next | None, error: Exception | None, opened: bool
+    ) -> _Next:
+        kind = self.target.kind
+        if after is not None and after.reason == "throttled":
+            return _Next(Phase.LIST, "throttled", wait=True, floor_s=after.floor_s)
+        if isinstance(error, TooManyRequests) or (
+            not opened and error is not None and isinstance(error.__cause__, ConnectionRefusedError)
+        ):
+            return self._failed(Phase.LIST, "list_failed", error)
+        gone = (after is not None and after.reason == "expired") or (
+            isinstance(error, Expired | ServerTimeout) and _version_gone(error)
+        )
+        if gone and self._version and not self._version_unavailable:
+            self._version_unavailable = True
+            return _Next(Phase.LIST, "expired")
+        if isinstance(error, BadRequest | Invalid) and _refuses_streaming(error):
+            streaming.refuse(kind, error.message)
+        elif isinstance(error, _NoMarker):
+            streaming.refuse(kind, str(error))
+        log.info("watch.list_not_complete", resource=kind.resource, error=str(error or "the stream ended early"))
+        self._plain_next = True
+        return _Next(Phase.LIST, self._reason)
+
+    def _restart(self, after: _Next | None) -> _Next:
         after = after or _Next(Phase.WATCH, "ended")
         if self._observer and after.phase is Phase.WATCH:
             self._observer.restarted(after.reason)
         return after
 
-    async def _follow(self, chunks: AsyncIterator[bytes], bound: anyio.CancelScope) -> _Next | None:
+    async def _stream(
+        self, query: list[tuple[str, str]], seconds: int, marker_s: float | None
+    ) -> tuple[_Next | None, Exception | None, bool]:
+        """Follow one stream: where it leads when it said so, what broke it, and whether it was opened."""
+        self._events = 0
+        opened = False
+        resource = self.target.kind.resource
+        ends_at = anyio.current_time() + seconds + _GRACE_S
+        try:
+            with anyio.CancelScope(deadline=ends_at if marker_s is None else anyio.current_time() + marker_s) as bound:
+                async with self._client.stream(
+                    "GET",
+                    self.target.kind.path(self.target.namespace),
+                    query=query,
+                    headers={"accept": METADATA_ONLY} if self.target.metadata_only else {},
+                    total_s=seconds + 2 * _GRACE_S,
+                ) as answer:
+                    opened = True
+                    if marker_s is None:
+                        self._healthy()
+                    return await self._follow(answer.chunks(), bound, ends_at), None, True
+            if self._initial is not None and opened:
+                raise _NoMarker(f"no end of the initial events of {resource}, and nothing for {_MARKER_S:g} s")
+            raise TransportError(f"the watch of {resource} fell silent")
+        except (ApiError, TransportError, MalformedObject) as error:
+            return None, error, opened
+
+    async def _follow(self, chunks: AsyncIterator[bytes], bound: anyio.CancelScope, ends_at: float) -> _Next | None:
         """Apply events until the stream ends (None) or says that it cannot go on."""
         splitter = LineSplitter()
+        boottime = self._clock.boottime
         bookmarked = False
         since_yield = 0
+        yielded_at = boottime()
         async with aclosing(cast(Any, chunks)):
             async for chunk in chunks:
-                self._last_contact = self._clock.boottime()
+                self._last_contact = yielded_at = boottime()
                 for line in splitter.feed(chunk):
                     event = decode_event(line)
-                    if event.type == "ERROR":
-                        return self._error_event(event)
                     if event.type == "BOOKMARK":
                         bookmarked = True
+                        if self._initial is not None and event.ends_initial_events:
+                            self._complete(event)
+                            continue
+                    elif event.type == "ERROR":
+                        return self._error_event(event)
                     self._apply(event)
                     since_yield += 1
-                    if since_yield >= _YIELD_EVERY:
+                    if since_yield % _CLOCK_EVERY == 0 and (
+                        since_yield >= _YIELD_EVERY or boottime() - yielded_at > _YIELD_S
+                    ):
                         since_yield = 0
                         await anyio.lowlevel.checkpoint()
-                if bookmarked:
-                    bound.deadline = anyio.current_time() + _IDLE_S
+                        yielded_at = boottime()
+                if self._initial is not None:
+                    bound.deadline = anyio.current_time() + _MARKER_S
+                else:
+                    bound.deadline = anyio.current_time() + _IDLE_S if bookmarked else ends_at
         if splitter.pending_bytes:
             raise TransportError(f"the watch of {self.target.kind.resource} was cut in the middle of an event")
         return None
+
+    def _complete(self, marker: WatchEvent) -> None:
+        """The streamed list is whole: store it, and go on with the same stream."""
+        assert self._initial is not None
+        version = marker.meta.resource_version
+        if not version:
+            raise MalformedObject(f"the bookmark that ends the list of {self.target.kind.resource} has no version")
+        items, self._initial = list(self._initial.values()), None
+        self._version, self._version_unavailable = version, False
+        self._events += 1
+        self._healthy()
+        self._sink.replaced(items, version)
 
     def _watch_query(self, seconds: int) -> list[tuple[str, str]]:
         return [
             *list_query(self.target.labels, self.target.fields, resource_version=self._version),
             ("watch", "1"),
             ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", str(seconds)),
+        ]
+
+    def _streaming_query(self, seconds: int) -> list[tuple[str, str]]:
+        version = "" if self._version_unavailable else self._version
+        return [
+            *list_query(self.target.labels, self.target.fields, resource_version=version),
+            ("watch", "1"),
+            ("allowWatchBookmarks", "true"),
+            ("sendInitialEvents", "true"),
+            ("resourceVersionMatch", "NotOlderThan"),
             ("timeoutSeconds", str(seconds)),
         ]
 
@@ -333,9 +471,18 @@ class Reflector:
                 log.warning("watch.unexpected_kind", resource=self.target.kind.resource, kind=event.kind)
                 return
             self._events += 1
+            if self._initial is not None:  # synthetic events: their versions are in no order
+                key = event.meta.namespace, event.meta.name
+                if event.type == "DELETED":
+                    self._initial.pop(key, None)
+                else:
+                    self._initial[key] = self._sink.prepare(event.meta, event.raw)
+                return
             self._version = version
             self._sink.changed(event.type, event.meta, event.raw)
         elif event.type == "BOOKMARK":
+            if self._initial is not None:
+                return
             if not version:
                 raise MalformedObject(f"a bookmark of {self.target.kind.resource} has no version")
             self._events += 1
@@ -351,7 +498,17 @@ class Reflector:
             return _Next(Phase.LIST, "expired", wait=not self._events)
         if isinstance(error, TooManyRequests):
             return self._failed(Phase.WATCH, "throttled", error)
+        if error.code == 500 and self._may_rewatch():
+            return self._failed(Phase.WATCH, "internal_error", error)
         return self._failed(Phase.LIST, "error_event", error)
+
+    def _may_rewatch(self) -> bool:
+        """Whether an internal error may be answered by watching again; a calm minute begins a new window."""
+        now = self._clock.boottime()
+        if self._internal_errors is None or now - self._internal_errors[1] > _CALM_S:
+            self._internal_errors = now, now
+        self._internal_errors = self._internal_errors[0], now
+        return now - self._internal_errors[0] < self._max_internal_error_retry_s
 
     def _watch_failed(self, error: Exception, opened: bool, lasted_s: float) -> _Next:
         if isinstance(error, TransportError):
@@ -368,7 +525,7 @@ class Reflector:
 
     def _healthy(self) -> None:
         self._last_contact = self._clock.boottime()
-        self._failures, self._last_error, self._failing_since = 0, "", None
+        self._failures, self._last_error, self._failing_since, self._error_code = 0, "", None, 0
         if self._complaint:
             self._complaint = ""
             log.info("reflector.recovered", **self._names())
@@ -378,6 +535,7 @@ class Reflector:
         self._last_error = f"{self._phase.value} of {self.target.kind.resource} failed: {error}"
         if self._failing_since is None:
             self._failing_since = self._clock.boottime()
+        self._error_code = error.code if isinstance(error, ApiError) else 0
         code = str(error.code) if isinstance(error, ApiError) else type(error).__name__
         complaint = f"{self._phase.value}:{code}"
         if complaint != self._complaint:  # once per change: a missing CRD is retried for days
@@ -388,6 +546,17 @@ class Reflector:
 
     def _names(self) -> dict[str, str]:
         return {"resource": self.target.kind.resource, "namespace": self.target.namespace}
+
+
+class _NoMarker(TransportError):
+    """The initial events did not end."""
+
+
+def _refuses_streaming(error: ApiError) -> bool:
+    """Whether a 4xx is about the parameters of a streaming list."""
+    return any(word in error.message for word in ("sendInitialEvents", "resourceVersionMatch")) or any(
+        cause.get("field") in ("sendInitialEvents", "resourceVersionMatch") for cause in error.causes
+    )
 
 
 def _version_gone(error: ApiError) -> bool:

@@ -16,6 +16,9 @@ class Sink:
     def __init__(self):
         self.seen = []
 
+    def prepare(self, meta, raw):
+        return meta, raw
+
     def replaced(self, items, resource_version):
         self.seen.append(("replaced", [meta.name for meta, _ in items], resource_version))
 
