@@ -108,6 +108,7 @@ class RunFollower:
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._targets: dict[str, Target] = {}
         self._aborting: set[str] = set()
+        self._told: set[str] = set()
 
     def dispatch(self, target: Target, prompt: str, headers: Mapping[str, str]) -> None:
         """Post the prompt, then follow. Does nothing for a run that is already followed."""
@@ -128,11 +129,16 @@ class RunFollower:
             self._aborting.add(uid)
             self._aborts.put(target)
 
+    def told_to_stop(self, uid: str) -> bool:
+        """Whether the pod had the run and has answered an abort: the turn is ending, nothing more will start."""
+        return uid in self._told
+
     def forget(self, uid: str) -> None:
         """Stop following; safe for a run that is not followed."""
         self._observations.pop(uid, None)
         self._targets.pop(uid, None)
         self._aborting.discard(uid)
+        self._told.discard(uid)
         scope = self._scopes.pop(uid, None)
         if scope is not None:
             scope.cancel()
@@ -227,10 +233,15 @@ class RunFollower:
         deadline = self._clock.boottime() + ABORT_PATIENCE_S
         while target.uid in self._aborting and self._is_going(target.uid) and self._clock.boottime() < deadline:
             try:
+                has_it = self._observations[target.uid].state is State.FOLLOWING
                 client = await target.client()
                 await client.abort(target.run)
             except RuntimeClientError as error:
                 log.info("run.abort-unanswered", run=str(target.request), error=str(error))
+            else:
+                if has_it and target.uid in self._aborting and target.uid not in self._told:
+                    self._told.add(target.uid)
+                    self._wake(target.request)
             # Again until the run is over: an abort may arrive before the prompt that is still on its way.
             await self._clock.sleep(ABORT_EVERY_S)
 

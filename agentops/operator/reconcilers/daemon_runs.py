@@ -111,7 +111,8 @@ class DaemonRuns:
     async def let_go(self, work: RunWork) -> Result | None:
         pod = await self._pod(work)
         seen = self._observe(work, pod)
-        over = seen.state not in (State.SENDING, State.FOLLOWING)
+        # An answered abort is enough: the uninstall that deletes the run may take our rights away next.
+        over = seen.state not in (State.SENDING, State.FOLLOWING) or self._follower.told_to_stop(work.uid)
         if pod is None or over or work.stopping_for_s() >= RELEASE_AFTER_S:
             self._forget(work)
             return None
