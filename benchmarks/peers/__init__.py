@@ -1,0 +1,1 @@
+"""The same work in other frameworks. They are imported when a module is run, never by this package."""
