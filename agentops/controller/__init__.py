@@ -10,7 +10,7 @@ Knows nothing of our own kinds: imports `kube`, `net`, `telemetry` and `values` 
 
 from agentops.controller.apply import Outcome, ensure, matches
 from agentops.controller.builder import Builder
-from agentops.controller.cache import Cache, Scope, SharedInformer
+from agentops.controller.cache import ALL_NAMESPACES, Cache, CacheOptions, Scope, SharedInformer
 from agentops.controller.client import Client
 from agentops.controller.controller import Controller, ControllerOptions, reconcile_id
 from agentops.controller.errors import (
@@ -38,11 +38,13 @@ from agentops.controller.source import ChannelSource, KindSource
 from agentops.controller.store import Entry
 
 __all__ = [
+    "ALL_NAMESPACES",
     "AlreadyOwned",
     "BuildError",
     "Builder",
     "Cache",
     "CacheNotStarted",
+    "CacheOptions",
     "CacheSyncTimeout",
     "ChannelSource",
     "Client",

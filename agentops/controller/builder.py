@@ -123,6 +123,7 @@ class Builder:
                 cache.informer(watch.kind, metadata_only=watch.metadata_only),
                 watch.handler,
                 (*self._predicates, *watch.predicates),
+                initial_priority=self._options.initial_list_priority,
             )
             for watch in watches
         ]

@@ -8,7 +8,7 @@ in memory. Predicates never reduce what is cached; selectors do.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from agentops.controller.reflector import Observer, Target
 from agentops.controller.store import Entry, IndexFn, Key
 from agentops.controller.streaming import Mode, StreamingLists
 from agentops.kube.client import ApiClient
+from agentops.kube.discovery import NoKindMatch
 from agentops.kube.errors import NotFound
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, SystemClock
@@ -37,14 +38,24 @@ _UNFRESH_S = 300.0
 class Scope:
     """What the cache keeps of one kind.
 
-    `namespaces` None means the manager's; an empty tuple means all.
+    `namespaces` None means the manager's; an empty tuple means all. A mapping gives each namespace a
+    scope of its own, whose `labels`, `fields` and `transform` come before this one's; `ALL_NAMESPACES`
+    among its keys is every namespace that is not named.
     """
 
     labels: str = ""
     fields: str = ""
     metadata_only: bool = False
-    namespaces: tuple[str, ...] | None = None
+    namespaces: Namespaces | None = None
     transform: Transform | None = None
+
+
+Namespaces = tuple[str, ...] | Mapping[str, Scope]
+"""Which namespaces are watched; as a mapping with what is kept of each."""
+
+ALL_NAMESPACES = ""
+FIELD_INDEX = "field:"
+"""Indices of this prefix serve `list(fields=…)`; the rest of their name is the path."""
 
 
 class SharedRegistration:
@@ -109,7 +120,7 @@ class SharedInformer:
 
     def part_of(self, namespace: str) -> Informer | None:
         """The watch that covers a namespace."""
-        return self._parts.get("") or self._parts.get(namespace)
+        return self._parts.get(namespace) or self._parts.get(ALL_NAMESPACES)
 
     def covers(self, obj: Mapping[str, Any]) -> bool:
         """Whether the cache would show this object."""
@@ -124,14 +135,17 @@ class SharedInformer:
         self, namespace: str = "", selector: LabelSelector | None = None, index: tuple[str, str] | None = None
     ) -> list[Entry]:
         """Entries as the stores have them now."""
-        parts = [self._part(namespace)] if namespace else self.parts
         found: list[Entry] = []
-        for part in parts:
+        for part in self.parts_for(namespace):
             if index is not None:
                 found += part.store.by_index(index[0], index[1], namespace, selector)
             else:
                 found += part.store.list(namespace, selector)
         return found
+
+    def parts_for(self, namespace: str) -> Sequence[Informer]:
+        """The watches that hold objects of a namespace, or of all when it is empty."""
+        return [self._part(namespace)] if namespace else self.parts
 
     def statistics(self) -> tuple[InformerStatistics, ...]:
         return tuple(part.statistics() for part in self.parts)
@@ -150,9 +164,14 @@ class SharedInformer:
 
 @frozen(slots=True)
 class CacheOptions:
-    """`scopes` says per kind what is kept; `namespaces` is the default for namespaced kinds (empty: all)."""
+    """`scopes` says per kind what is kept; `namespaces` is the default for namespaced kinds (empty: all).
 
-    namespaces: tuple[str, ...] = ()
+    What several of them name is decided by the first of: the kind's scope for the namespace, the kind's
+    scope, the default for the namespace, `default`.
+    """
+
+    namespaces: Namespaces = ()
+    default: Scope = field(factory=Scope)
     scopes: Mapping[Kind, Scope] = field(factory=dict)
     resync_s: float = 10 * 3600.0
     page_size: int = 500
@@ -162,6 +181,10 @@ class CacheOptions:
     """How long a watch that ends with an internal error is watched again before it is listed; 0: never."""
     read_timeout_s: float = 10.0
     """How long a read waits for an own write to be seen before it raises StaleCache."""
+    start_on_read: bool = False
+    """Whether reading a kind that nobody watches starts watching all of it, as Go does, instead of raising."""
+    raise_when_kind_is_gone: bool = False
+    """Whether reads of a kind whose CRD was deleted raise NoKindMatch, instead of answering with what was."""
 
 
 class Cache:
@@ -175,7 +198,7 @@ class Cache:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         observe: Callable[[Kind], Observer] | None = None,
-        on_stale: Callable[[], None] | None = None,
+        on_stale: Callable[[Kind], None] | None = None,
     ) -> None:
         self._client = client
         self._options = options or CacheOptions()
@@ -191,6 +214,9 @@ class Cache:
         for kind, scope in self._options.scopes.items():
             if scope.namespaces and not kind.namespaced:
                 raise ControllerError(f"the cache scope of {kind.resource} has namespaces, but the kind has none")
+        for held in (self._options.namespaces, *(scope.namespaces for scope in self._options.scopes.values())):
+            if isinstance(held, tuple) and ALL_NAMESPACES in held:
+                raise ControllerError("a tuple of namespaces names '', leave it empty for all, or use a mapping")
 
     @property
     def informers(self) -> list[SharedInformer]:
@@ -229,10 +255,10 @@ class Cache:
             {
                 name: Informer(
                     self._client,
-                    Target(kind, name, target.labels, target.fields, target.metadata_only),
+                    Target(kind, name, part.labels, part.fields, target.metadata_only),
                     clock=self._clock,
                     rng=self._rng,
-                    transform=transform or scope.transform,
+                    transform=transform or part.transform,
                     keep_managed_fields=keep_managed_fields,
                     resync_s=self._options.resync_s,
                     page_size=self._options.page_size,
@@ -240,7 +266,7 @@ class Cache:
                     streaming=self._streaming,
                     max_internal_error_retry_s=self._options.max_internal_error_retry_s,
                 )
-                for name in self._namespaces(target, scope)
+                for name, part in self._namespaces(target, scope).items()
             },
         )
         self._warn_about_both(target)
@@ -253,6 +279,20 @@ class Cache:
         """Make `list(kind, index=(name, value))` possible."""
         self.lookup(kind, started=False).add_index(name, function)
 
+    def add_field_index(self, kind: Kind, path: str) -> None:
+        """Make `list(kind, fields="path=value")` possible, for a path such as `spec.nodeName`."""
+        steps = path.split(".")
+
+        def values(obj: dict[str, Any]) -> Iterable[str]:
+            found: Any = obj
+            for step in steps:
+                found = found.get(step) if isinstance(found, dict) else None
+            if isinstance(found, bool):
+                return ("true" if found else "false",)
+            return () if found is None or isinstance(found, dict | list) else (str(found),)
+
+        self.add_index(kind, FIELD_INDEX + path, values)
+
     def remove_informer(self, kind: Kind) -> None:
         """Stop watching `kind` and free its store; later reads raise ResourceNotCached."""
         for target in [target for target in self._informers if target.kind == kind]:
@@ -261,7 +301,7 @@ class Cache:
             for scope in self._scopes.pop(informer, ()):
                 scope.cancel()
             for part in informer.parts:
-                part.fence.reached(part.seen_version)
+                part.close()
 
     async def wait_for_sync(self) -> None:
         """Until everything registered has stored its first list."""
@@ -323,19 +363,29 @@ class Cache:
         )
 
     async def get(
-        self, kind: Kind, key: Key, *, metadata_only: bool = False, own_writes: bool = True
+        self,
+        kind: Kind,
+        key: Key,
+        *,
+        metadata_only: bool = False,
+        own_writes: bool = True,
+        read_only: bool = False,
     ) -> dict[str, Any]:
-        """A private copy. Raises NotFound, StaleCache, ResourceNotCached, CacheNotStarted."""
-        informer = self.lookup(kind, metadata_only=metadata_only)
+        """A private copy; with `read_only` one that is shared, for who does not change it.
+
+        Raises NotFound, StaleCache, ResourceNotCached, CacheNotStarted.
+        """
+        informer = self._lookup_for_read(kind, metadata_only)
         part = informer._part(key[0])
         if not part.has_synced:
             await part.wait_for_sync()
         if own_writes and part.fence.blocked(key):
             await self._catch_up(part, partial(part.fence.blocked, key), f"{kind.resource} {'/'.join(key)}")
-        entry = informer.get(key)
+        self._refuse_gone(part)
+        entry = part.store.get(key)
         if entry is None:
             raise not_found(kind, key[1])
-        return entry.object()
+        return part.store.shared(entry) if read_only else entry.object()
 
     async def list(
         self,
@@ -346,24 +396,59 @@ class Cache:
         index: tuple[str, str] | None = None,
         metadata_only: bool = False,
         own_writes: bool = True,
+        fields: str = "",
+        limit: int | None = None,
+        read_only: bool = False,
     ) -> list[dict[str, Any]]:
-        """Private copies. Raises as `get`; KeyError for an unknown index."""
-        informer = self.lookup(kind, metadata_only=metadata_only)
-        for part in informer.parts:
+        """Private copies, at most `limit`. `fields` are `path=value` terms, each with a field index.
+
+        Raises as `get`; KeyError for an unknown index, ValueError for terms that no index can answer.
+        """
+        informer = self._lookup_for_read(kind, metadata_only)
+        terms = _terms(kind, fields)
+        if terms and index is not None:
+            raise ValueError(f"{kind.resource}: give either an index or fields, not both")
+        parts = informer.parts_for(namespace)
+        for part in parts:
             if not part.has_synced:
                 await part.wait_for_sync()
             if own_writes and part.fence.blocked_in(namespace):
                 blocked = partial(part.fence.blocked_in, namespace)
                 await self._catch_up(part, blocked, f"{kind.resource} (list)")
-        return [entry.object() for entry in informer.list(namespace, selector, index)]
+            self._refuse_gone(part)
+        first, rest = (terms[0], terms[1:]) if terms else (index, ())
+        found: list[dict[str, Any]] = []
+        for part in parts:
+            store = part.store
+            entries = store.by_index(*first, namespace, selector) if first else store.list(namespace, selector)
+            for entry in entries:
+                if limit is not None and len(found) >= limit:
+                    return found
+                if all(store.indexed_under(name, entry.key, value) for name, value in rest):
+                    found.append(store.shared(entry) if read_only else entry.object())
+        return found
+
+    def _lookup_for_read(self, kind: Kind, metadata_only: bool) -> SharedInformer:
+        try:
+            return self.lookup(kind, metadata_only=metadata_only)
+        except ResourceNotCached:
+            if not self._options.start_on_read or self._tasks is None:
+                raise
+            return self.informer(kind, metadata_only=metadata_only)
+
+    def _refuse_gone(self, part: Informer) -> None:
+        if self._options.raise_when_kind_is_gone and part.kind_is_gone:
+            raise NoKindMatch(f"the server does not serve {part.target.kind.resource} any more: {part.last_error}")
 
     async def _catch_up(self, part: Informer, blocked: Callable[[], bool], what: str) -> None:
         with anyio.move_on_after(self._options.read_timeout_s):
-            while blocked():
+            while blocked() and not part.closed:
                 await part.fence.progress()
+            if part.closed:
+                raise ResourceNotCached(f"{what} is no longer cached: its informer was removed")
             return
         if self._on_stale is not None:
-            self._on_stale()
+            self._on_stale(part.target.kind)
         raise StaleCache(
             f"the cache of {what} has not seen an own write within {self._options.read_timeout_s:g} s"
             + (f" ({part.last_error})" if part.last_error else "")
@@ -384,24 +469,51 @@ class Cache:
         if not scope.cancel_called:
             raise ControllerError(f"the informer of {part.target.kind.resource} ended by itself")
 
-    def _namespaces(self, target: Target, scope: Scope) -> Iterable[str]:
+    def _namespaces(self, target: Target, scope: Scope) -> Mapping[str, Scope]:
+        """The watches of a target, with what each keeps. The target holds what the caller or the kind's scope say."""
+        defaults = self._options.namespaces
+        configured = defaults if scope.namespaces is None else scope.namespaces
+        own = scope.namespaces if isinstance(scope.namespaces, Mapping) else {}
+        shared = defaults if isinstance(defaults, Mapping) else {}
+
+        def kept(namespace: str, *but: str) -> Scope:
+            layers = [own.get(namespace, Scope()), Scope(target.labels, target.fields, transform=scope.transform)]
+            layers += [shared.get(namespace, Scope()), self._options.default]
+            fields = next((layer.fields for layer in layers if layer.fields), "")
+            return Scope(
+                labels=next((layer.labels for layer in layers if layer.labels), ""),
+                fields=",".join([*([fields] if fields else ()), *(f"metadata.namespace!={name}" for name in but)]),
+                transform=next((layer.transform for layer in layers if layer.transform), None),
+            )
+
         if not target.kind.namespaced:
-            return ("",)
+            return {"": kept("")}
         if target.namespace:
-            return (target.namespace,)
-        configured = self._options.namespaces if scope.namespaces is None else scope.namespaces
+            return {target.namespace: kept(target.namespace)}
         if configured:
-            return configured
+            named = sorted(name for name in configured if name != ALL_NAMESPACES)
+            parts = {name: kept(name) for name in named}
+            if ALL_NAMESPACES in configured:
+                parts[ALL_NAMESPACES] = kept(ALL_NAMESPACES, *named)
+            return parts
         for path, op, value in FieldSelector.parse(target.fields).terms:
             if path == "metadata.namespace" and op == "=":
-                return (value,)
-        return ("",)
+                return {value: kept(value)}
+        return {"": kept("")}
 
     def _warn_about_both(self, target: Target) -> None:
         others = [t for t in self._informers if t.kind == target.kind and t.metadata_only != target.metadata_only]
         if others and target.kind not in self._warned:
             self._warned.add(target.kind)
             log.warning("cache.kind_held_twice", resource=target.kind.resource, why="full and metadata-only informers")
+
+
+def _terms(kind: Kind, fields: str) -> tuple[tuple[str, str], ...]:
+    """(index, value) per term of a field selector."""
+    terms = FieldSelector.parse(fields).terms
+    if any(op != "=" for _, op, _ in terms):
+        raise ValueError(f"{kind.resource}: the cache answers only = and == in field selectors, not {fields!r}")
+    return tuple((FIELD_INDEX + path, value) for path, _, value in terms)
 
 
 def not_found(kind: Kind, name: str) -> NotFound:

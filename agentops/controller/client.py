@@ -46,12 +46,18 @@ class Client:
         subresource: str = "",
         metadata_only: bool = False,
         consistency: Consistency = "own-writes",
+        read_only: bool = False,
     ) -> Object:
-        """A private copy. Raises NotFound, and StaleCache when an own write is not seen in time."""
+        """A private copy. Raises NotFound, and StaleCache when an own write is not seen in time.
+
+        `read_only` gives everybody the same decoded object, for hot paths that change nothing.
+        """
         if subresource or kind in self._uncached:
             return await self.live.get(kind, name, namespace, subresource=subresource)
         key = (namespace if kind.namespaced else "", name)
-        return await self.cache.get(kind, key, metadata_only=metadata_only, own_writes=consistency != "none")
+        return await self.cache.get(
+            kind, key, metadata_only=metadata_only, own_writes=consistency != "none", read_only=read_only
+        )
 
     async def try_get(
         self, kind: Kind, name: str, namespace: str = "", *, metadata_only: bool = False
@@ -71,13 +77,26 @@ class Client:
         index: tuple[str, str] | None = None,
         metadata_only: bool = False,
         consistency: Consistency = "own-writes",
+        fields: str = "",
+        limit: int | None = None,
+        continue_token: str = "",
+        read_only: bool = False,
     ) -> Objects:
-        """Private copies, of all namespaces when `namespace` is empty. `index` is (name, value)."""
+        """Private copies, of all namespaces when `namespace` is empty. `index` is (name, value).
+
+        `fields` are `path=value` terms, from the cache each with `cache.add_field_index`. `limit` cuts
+        the list off; there is no going on from there: `continue_token` raises ValueError.
+        """
         selector = as_selector(labels)
+        if continue_token:
+            raise ValueError(f"{kind.resource}: a cached list has no pages to continue; use client.live.list_page")
         if kind in self._uncached:
             if index is not None:
                 raise ValueError(f"{kind.resource} is read live, so it has no index {index[0]!r}")
-            return await self.live.list(kind, namespace, labels=str(selector), metadata_only=metadata_only)
+            found = await self.live.list(
+                kind, namespace, labels=str(selector), fields=fields, metadata_only=metadata_only
+            )
+            return found[:limit]
         return await self.cache.list(
             kind,
             namespace,
@@ -85,6 +104,9 @@ class Client:
             index=index,
             metadata_only=metadata_only,
             own_writes=consistency != "none",
+            fields=fields,
+            limit=limit,
+            read_only=read_only,
         )
 
     # writes

@@ -29,7 +29,7 @@ from agentops.controller.priority_queue import PriorityQueue
 from agentops.controller.rate_limiters import RateLimiter
 from agentops.controller.rate_limiting_queue import RateLimitingQueue
 from agentops.controller.reconcile import Reconciler, Request, Result
-from agentops.controller.source import Source
+from agentops.controller.source import LOW_PRIORITY, Source
 from agentops.controller.workqueue import QueueShutDown, QueueStatistics
 from agentops.kube.errors import KubeError
 from agentops.telemetry.logging import bind, get_logger
@@ -65,6 +65,10 @@ class ControllerOptions:
     reconcile_timeout_s: float | None = None
     leader_only: bool = True
     cache_sync_timeout_s: float = 120.0
+    initial_list_priority: int = LOW_PRIORITY
+    """Of objects that were there before the controller was, and of resyncs; with 0 they wait like changes."""
+    oldest_every: int = 8
+    """Every so-manieth key taken is the one ready for longest, whatever its priority; 0: never, as in Go."""
 
 
 @frozen(slots=True)
@@ -102,9 +106,11 @@ class Controller:
         self._metrics = ControllerMetrics(registry, name)
         self._metrics.max_concurrent.set(self.options.max_concurrent)
         observer = QueueMetrics(registry, name)
-        queue_type = PriorityQueue if self.options.priority_queue else RateLimitingQueue
-        self.queue: RateLimitingQueue[Request] = queue_type(
-            self.options.rate_limiter, clock=self._clock, observer=observer
+        limiter = self.options.rate_limiter
+        self.queue: RateLimitingQueue[Request] = (
+            PriorityQueue(limiter, clock=self._clock, observer=observer, oldest_every=self.options.oldest_every)
+            if self.options.priority_queue
+            else RateLimitingQueue(limiter, clock=self._clock, observer=observer)
         )
         observer.watch(self.queue)  # type: ignore[arg-type]
         self._sources = list(sources)

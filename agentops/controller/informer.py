@@ -35,6 +35,7 @@ import orjson
 from attrs import define, frozen
 
 from agentops.controller.consistency import WriteFence
+from agentops.controller.errors import ResourceNotCached
 from agentops.controller.reflector import Observer, Reflector, ReflectorStatistics, Target
 from agentops.controller.store import Entry, Key, Store, version_number
 from agentops.controller.streaming import StreamingLists
@@ -171,6 +172,8 @@ class Informer:
         self._synced = anyio.Event()
         self._has_synced = False
         self._seen_version = -1
+        self.closed = False
+        """Whether nobody keeps the store current any more, and reads of it raise."""
 
     @property
     def has_synced(self) -> bool:
@@ -187,6 +190,11 @@ class Informer:
         """Why the store is not current, empty when it is."""
         return self._reflector.last_error
 
+    @property
+    def kind_is_gone(self) -> bool:
+        """Whether the server does not know the kind now; the store keeps what it had."""
+        return self._reflector.kind_is_gone
+
     def stale_s(self) -> float:
         """Seconds since the store stopped being kept current; 0 when it is."""
         return self._reflector.failing_s()
@@ -196,8 +204,10 @@ class Informer:
         return self._reflector.last_contact_s()
 
     async def wait_for_sync(self) -> None:
-        """Until `has_synced`; bound it with a scope of your own."""
+        """Until `has_synced`; bound it with a scope of your own. Raises ResourceNotCached when it is removed."""
         await self._synced.wait()
+        if self.closed:
+            raise ResourceNotCached(f"{self.target.kind.resource} is no longer cached: its informer was removed")
 
     def add_handler(self, handler: EventHandler) -> Registration:
         """Tell `handler` of the objects there are, now, and of every change from here on."""
@@ -214,6 +224,14 @@ class Informer:
             if self._resync_s > 0:
                 tasks.start_soon(self._resync)
             await self._reflector.run()
+
+    def close(self) -> None:
+        """Free the store and wake whoever waits for it. Handlers are told nothing."""
+        self.closed = True
+        self._registrations = []
+        self.store.replace(())
+        self._synced.set()
+        self.fence.reached(self._seen_version)
 
     def statistics(self) -> InformerStatistics:
         return InformerStatistics(

@@ -1,7 +1,7 @@
 """Owns everything a set of controllers shares, and its order of starting and stopping.
 
-    start: sockets bound ► metrics and probes ► caches synced ► others ► leadership ► leader's work
-    stop:  others ► leader's work ► caches ► metrics and probes ► lease given back ► events written
+    start: sockets bound ► metrics and probes ► webhooks ► caches synced ► others ► leadership ► leader's work
+    stop:  others ► leader's work ► caches ► webhooks ► metrics and probes ► lease given back ► events written
 
 Stopping is cancelling `run`: runnables that have `stop()` are asked and may finish within the grace
 period, the rest is cancelled. The first failure of any runnable stops the manager and is raised.
@@ -17,9 +17,10 @@ from typing import Any, Protocol, cast
 
 import anyio
 import anyio.abc
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
+from starlette.routing import Route
 
-from agentops.controller.cache import Cache, CacheOptions, Scope
+from agentops.controller.cache import Cache, CacheOptions, Namespaces, Scope
 from agentops.controller.client import Client
 from agentops.controller.controller import Controller, describe
 from agentops.controller.errors import (
@@ -33,7 +34,9 @@ from agentops.controller.events import EventBroadcaster, EventRecorder
 from agentops.controller.health import Check, Checks
 from agentops.controller.httpservers import BoundServer, bind_servers, close_all
 from agentops.controller.leaderelection import LeaderElectionOptions, LeaderElector
-from agentops.controller.metrics import CacheCollector, InformerMetrics, rest_observer
+from agentops.controller.metrics import CacheCollector, InformerMetrics, rest_observer, stale_observer
+from agentops.controller.securemetrics import SecureMetrics, TlsFront
+from agentops.controller.webhook import WebhookOptions, WebhookServer
 from agentops.kube.client import ApiClient
 from agentops.kube.config import ClusterConfig
 from agentops.kube.transport import Transport
@@ -53,7 +56,8 @@ class ManagerOptions:
     """`metrics_bind` and `probes_bind` are addresses such as `:8080`; None or "0" is off.
 
     `grace_s`: how long stopping may take, 0 cancels at once. `namespaces` empty watches all. `scopes`
-    narrows what the cache keeps of a kind, `uncached` names kinds that are read live.
+    narrows what the cache keeps of a kind, `uncached` names kinds that are read live. `metrics_routes` are
+    served beside `/metrics`, with `secure_metrics` over TLS; `webhooks` matter once a webhook is registered.
     """
 
     name: str = "agentops"
@@ -64,13 +68,18 @@ class ManagerOptions:
     max_concurrent: int = 1
     clock: Clock = field(factory=SystemClock)
     rng: random.Random = field(factory=random.Random, repr=False)
-    namespaces: tuple[str, ...] = ()
+    namespaces: Namespaces = ()
     scopes: Mapping[Kind, Scope] = field(factory=dict)
     uncached: Collection[Kind] = ()
     user_agent: str = "agentops"
     field_manager: str = "agentops"
     cache_sync_timeout_s: float = 120.0
     resync_s: float = 10 * 3600.0
+    cache: CacheOptions = field(factory=CacheOptions)
+    """The rest of what the cache can be told; `namespaces`, `scopes` and `resync_s` above come first."""
+    secure_metrics: SecureMetrics | None = None
+    metrics_routes: tuple[Route, ...] = ()
+    webhooks: WebhookOptions = field(factory=WebhookOptions)
 
 
 class _Stoppable(Protocol):
@@ -173,12 +182,16 @@ class Manager:
         )
         self.cache = Cache(
             live,
-            CacheOptions(
-                namespaces=self.options.namespaces, scopes=self.options.scopes, resync_s=self.options.resync_s
+            evolve(
+                self.options.cache,
+                namespaces=self.options.namespaces or self.options.cache.namespaces,
+                scopes={**self.options.cache.scopes, **self.options.scopes},
+                resync_s=self.options.resync_s,
             ),
             clock=self.clock,
             rng=self.options.rng,
             observe=lambda kind: InformerMetrics(self.registry, kind),
+            on_stale=stale_observer(self.registry),
         )
         self.registry.collect_from(CacheCollector(self.cache))
         self.client = Client(live, self.cache, self.options.uncached)
@@ -202,12 +215,14 @@ class Manager:
         self._controllers: dict[str, Controller] = {}
         self._pending: list[tuple[Runnable, bool, str]] = []
         self._servers: list[BoundServer] = []
+        self._webhooks: WebhookServer | None = None
         self._root: anyio.abc.TaskGroup | None = None
         self._state = "new"
         self._stop = anyio.Event()
         self._failure: Exception | None = None
         self._later_failures: list[Exception] = []
         self._http, self._caches = _Group(self, "http"), _Group(self, "caches")
+        self._hooks = _Group(self, "webhooks")
         self._others, self._leaders = _Group(self, "others"), _Group(self, "leader")
         self._election, self._recording = _Group(self, "election"), _Group(self, "events")
 
@@ -242,6 +257,19 @@ class Manager:
         self._alive.add(name, check)
 
     @property
+    def webhooks(self) -> WebhookServer:
+        """Register admission and conversion here, before `run`: asking for it is what starts the server.
+
+        Raises ControllerError for the first time of asking in a manager that runs.
+        """
+        if self._webhooks is None:
+            if self._state != "new":
+                raise ControllerError("the manager runs without webhooks; use manager.webhooks before run()")
+            self._webhooks = WebhookServer(self.options.webhooks, registry=self.registry, clock=self.clock)
+            self._ready.add("webhooks", self._webhooks.problem)
+        return self._webhooks
+
+    @property
     def leading(self) -> bool:
         return self.elected.is_set()
 
@@ -267,8 +295,12 @@ class Manager:
             registry=self.registry,
             alive=self._alive,
             ready=self._ready,
+            extra=self.options.metrics_routes,
+            front=self._front(),
         )
         try:
+            if self._webhooks is not None:
+                self._webhooks.bind()
             async with anyio.create_task_group() as outer:
                 outer.start_soon(self._supervise, task_status, outer.cancel_scope)
                 try:
@@ -282,6 +314,8 @@ class Manager:
         finally:
             self._state = "stopped"
             close_all(self._servers)
+            if self._webhooks is not None:
+                self._webhooks.close()
         if self._failure is not None:
             raise self._failure
 
@@ -318,6 +352,8 @@ class Manager:
                 await self._recording.start(root, self._events.run, "events", wait=True)
                 for server in self._servers:
                     await self._http.start(root, server.run, f"{server.name} server", wait=True)
+                if self._webhooks is not None:
+                    await self._hooks.start(root, self._webhooks.run, "webhook server", wait=True)
                 await self._caches.start(root, self.cache.run, "cache", wait=True)
                 with anyio.move_on_after(self.options.cache_sync_timeout_s) as bound:
                     await self.cache.wait_for_sync()
@@ -368,7 +404,7 @@ class Manager:
         deadline = anyio.current_time() + (grace_s if grace_s >= 0 else float("inf"))
         log.info("manager.stopping", manager=self.options.name, grace_s=grace_s)
         late: list[str] = []
-        for group in (self._others, self._leaders, self._caches, self._http):
+        for group in (self._others, self._leaders, self._caches, self._hooks, self._http):
             late += await group.stop(deadline)
         if late and not lost:
             self._fail("manager", GraceExceeded(f"not stopped within {grace_s:g} s: {', '.join(late)}"))
@@ -392,6 +428,10 @@ class Manager:
             self._later_failures.append(error)
             log.error("manager.failed_too", runnable=name, error=describe(error))
         self._stop.set()
+
+    def _front(self) -> TlsFront | None:
+        secure = self.options.secure_metrics
+        return TlsFront(secure, self.client.live, self.registry, self.clock) if secure is not None else None
 
     def _why_not_synced(self) -> str:
         return "; ".join(self.cache.problems()) or "the caches have not synced yet"

@@ -132,6 +132,16 @@ def rest_observer(registry: Registry, host: str) -> Callable[[str, str], None]:
     return observe
 
 
+def stale_observer(registry: Registry) -> Callable[[Kind], None]:
+    """Counts cached reads that gave up waiting for an own write; for `Cache(on_stale=…)`."""
+    total = registry.counter(
+        "informer_stale_reads_total",
+        "Reads that waited for an own write in vain.",
+        ("group", "version", "resource"),
+    )
+    return lambda kind: total.labels(kind.group, kind.version, kind.plural).inc()
+
+
 class InformerMetrics:
     """One kind's relists and restarts; implements `reflector.Observer`."""
 

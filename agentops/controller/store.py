@@ -51,6 +51,11 @@ def version_number(resource_version: str) -> int:
     return int(resource_version) if resource_version.isascii() and resource_version.isdigit() else -1
 
 
+def _how_to_add(name: str) -> str:
+    prefix, _, path = name.partition(":")
+    return f"add it with cache.add_field_index(kind, {path!r})" if prefix == "field" else "add it with cache.add_index"
+
+
 class Store:
     """Entries by key, by namespace, and by named indices.
 
@@ -64,6 +69,7 @@ class Store:
         self._functions: dict[str, IndexFn] = {}
         self._indices: dict[str, dict[str, dict[Key, None]]] = {}
         self._indexed: dict[str, dict[Key, frozenset[str]]] = {}
+        self._shared: dict[Key, tuple[Entry, dict[str, Any]]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -88,9 +94,27 @@ class Store:
         try:
             index = self._indices[name]
         except KeyError:
-            raise KeyError(f"{self._name} has no index {name!r}; add it with cache.add_index") from None
+            raise KeyError(f"{self._name} has no index {name!r}; {_how_to_add(name)}") from None
         keys = index.get(value, ())
         return iter(self._select((key for key in keys if not namespace or key[0] == namespace), selector))
+
+    def shared(self, entry: Entry) -> dict[str, Any]:
+        """The object decoded once for all who promise not to change it; kept until the entry is replaced."""
+        known = self._shared.get(entry.key)
+        if known is None or known[0] is not entry:
+            known = entry, entry.object()
+            if self._entries.get(entry.key) is entry:
+                self._shared[entry.key] = known
+        return known[1]
+
+    def has_index(self, name: str) -> bool:
+        return name in self._functions
+
+    def indexed_under(self, name: str, key: Key, value: str) -> bool:
+        """Whether index `name` has the object under `value`. Raises KeyError for an unknown index."""
+        if name not in self._indexed:
+            raise KeyError(f"{self._name} has no index {name!r}; {_how_to_add(name)}")
+        return value in self._indexed[name].get(key, ())
 
     def index_values(self, name: str) -> Iterable[str]:
         """The values an index has objects under."""
@@ -110,6 +134,8 @@ class Store:
         key = entry.key
         old = self._entries.get(key)
         self._entries[key] = entry
+        if self._shared:
+            self._shared.pop(key, None)
         if old is None:
             self._namespaces.setdefault(key[0], {})[key] = None
         if self._functions and (old is None or old.raw != entry.raw):
@@ -123,6 +149,7 @@ class Store:
         old = self._entries.pop(key, None)
         if old is None:
             return None
+        self._shared.pop(key, None)
         members = self._namespaces[key[0]]
         del members[key]
         if not members:
@@ -133,13 +160,21 @@ class Store:
 
     def replace(self, entries: Iterable[Entry]) -> dict[Key, Entry]:
         """Make `entries` the whole content, in one step; what was there before."""
-        old = self._entries
-        self._entries = {}
-        self._namespaces = {}
-        for name in self._functions:
-            self._indices[name], self._indexed[name] = {}, {}
+        old, before = self._entries, self._indexed
+        self._entries, self._namespaces, self._shared = {}, {}, {}
+        self._indices = {name: {} for name in self._functions}
+        self._indexed = {name: {} for name in self._functions}
         for entry in entries:
-            self.put(entry)
+            key = entry.key
+            known = old.get(key)
+            if known is not None and known.raw == entry.raw:  # unchanged: found under what it was found under
+                self._entries[key] = entry
+                self._namespaces.setdefault(key[0], {})[key] = None
+                for name in self._functions:
+                    if values := before[name].get(key):
+                        self._file(name, key, values)
+            else:
+                self.put(entry)
         return old
 
     def _keys_in(self, namespace: str) -> Iterable[Key]:
@@ -161,9 +196,13 @@ class Store:
             return
         self._unindex(name, key)
         if values:
-            self._indexed[name][key] = values
-            for value in values:
-                self._indices[name].setdefault(value, {})[key] = None
+            self._file(name, key, values)
+
+    def _file(self, name: str, key: Key, values: frozenset[str]) -> None:
+        self._indexed[name][key] = values
+        index = self._indices[name]
+        for value in values:
+            index.setdefault(value, {})[key] = None
 
     def _unindex(self, name: str, key: Key) -> None:
         index = self._indices[name]

@@ -20,7 +20,7 @@ class World:
         self.live = ApiClient(transport, clock=clock)
         self.stale = []
         self.cache = Cache(
-            self.live, CacheOptions(**options), clock=clock, rng=rng, on_stale=lambda: self.stale.append(1)
+            self.live, CacheOptions(**options), clock=clock, rng=rng, on_stale=lambda _: self.stale.append(1)
         )
         self.client = Client(self.live, self.cache, uncached=[NODE])
         self.feed = Feed()
