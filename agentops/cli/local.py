@@ -91,8 +91,12 @@ def up(
         _die(str(error))
 
     def options() -> PlaneOptions:
-        from agentops.local.plane import PlaneOptions
-
+        try:
+            from agentops.local.plane import PlaneOptions
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"the local plane needs the module {error.name!r}; run pip install 'agentops-platform[local]'"
+            ) from error
         return PlaneOptions(
             state_dir=state.path,
             port=port,
@@ -124,7 +128,6 @@ def _detach(state: StateDir, options: Callable[[], PlaneOptions], log_format: st
     from agentops.local.daemon import start_daemon
 
     def daemon(report: Report) -> int:
-        from agentops.net.errors import UsageError
         from agentops.net.serve import find_usage_error, run_until_signal
         from agentops.telemetry import logging
 
@@ -133,10 +136,12 @@ def _detach(state: StateDir, options: Callable[[], PlaneOptions], log_format: st
         async def main() -> None:
             try:
                 await _run(options(), lambda info: report.ready(url=info.url, isolation=info.isolation))
-            except (UsageError, BaseExceptionGroup) as error:
+            except Exception as error:
                 usage = find_usage_error(error)
                 if usage is not None:
                     report.failed(str(usage), exit_code=2)
+                else:
+                    report.failed(f"{_first_of(error)} (log: {state.log_file})")
                 raise
 
         run_until_signal(main)
@@ -149,6 +154,13 @@ def _detach(state: StateDir, options: Callable[[], PlaneOptions], log_format: st
         )
     else:
         click.echo(_ready_line(state, str(outcome.ready["url"]), str(outcome.ready["isolation"])))
+
+
+def _first_of(error: BaseException) -> str:
+    """The first real error inside nested groups, in one line."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 async def _run(options: PlaneOptions, ready: Callable[[PlaneInfo], None]) -> None:

@@ -25,7 +25,7 @@ _COUNTED = (
     ("pods", "/api/v1/pods"),
     ("deployments", "/apis/apps/v1/deployments"),
     ("jobs", "/apis/batch/v1/jobs"),
-    ("custom resources", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"),
+    ("crds", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"),
 )
 
 

@@ -119,8 +119,8 @@ class DeploymentController:
         patch: Object = {"metadata": {"resourceVersion": replica_set["metadata"].get("resourceVersion")}}
         if change.annotations:
             patch["metadata"]["annotations"] = dict(change.annotations)
-        if change.replicas is not None:
-            patch["spec"] = {"replicas": change.replicas}
+        spec = {"replicas": change.replicas, "minReadySeconds": change.min_ready_s}
+        patch["spec"] = {name: value for name, value in spec.items() if value is not None}
         try:
             await self._client.patch(REPLICA_SET, name_of(replica_set), patch, namespace_of(replica_set))
         except NotFound:

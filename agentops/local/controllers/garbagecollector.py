@@ -14,7 +14,7 @@ A reference to a kind the server never served holds its object: it cannot be tol
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import anyio
 import anyio.abc
@@ -99,6 +99,7 @@ class GarbageCollector:
         kind = _kind_of(event.object)
         if event.type == "delete":
             self._former[kind.group, kind.kind] = kind
+            self._stop_watching([k for k in self._watched if (k.group, k.plural) == (kind.group, kind.plural)])
         else:
             self._former.pop((kind.group, kind.kind), None)
         self._crds_changed.set()
@@ -122,15 +123,19 @@ class GarbageCollector:
         wanted = {s.kind for s in served if s.verbs >= _NEEDED and (s.kind.group, s.kind.plural) not in _IGNORED}
         for kind in sorted(wanted - self._watched.keys(), key=str):
             self._watched[kind] = self._informer(kind).add_handler(self._observer(kind))
-        for kind in self._watched.keys() - wanted:
+        self._stop_watching(self._watched.keys() - wanted)
+        self._look_at(sorted(self._waiting))
+        self._waiting.clear()
+
+    def _stop_watching(self, kinds: Iterable[Kind]) -> None:
+        """What was of these kinds is gone."""
+        for kind in list(kinds):
             self._watched.pop(kind).remove()
             if kind in self._own:
                 self._own.discard(kind)
                 self._manager.cache.remove_informer(kind)
             for uid in self._graph.uids(kind):
                 self._look_at(self._graph.forget(uid))
-        self._look_at(sorted(self._waiting))
-        self._waiting.clear()
 
     def _informer(self, kind: Kind) -> SharedInformer:
         """The informer another controller has anyway, else one of metadata only."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from agentops.local.controllers.pods import (
     Object,
@@ -48,11 +48,12 @@ _OWN_ANNOTATIONS = frozenset(
 
 @frozen(slots=True)
 class Change:
-    """What to do to one ReplicaSet: set `spec.replicas` and/or annotations (merged)."""
+    """What to do to one ReplicaSet: set `spec.replicas`, `spec.minReadySeconds` and/or annotations (merged)."""
 
     replica_set: Mapping[str, Any]
     replicas: int | None = None
     annotations: Mapping[str, str] = field(factory=dict)
+    min_ready_s: int | None = None
 
 
 @define(slots=True)
@@ -264,8 +265,10 @@ def _sync_new(step: Step, deployment: Mapping[str, Any], new: Object, olds: Sequ
         if previous:
             history = have.get(REVISION_HISTORY)
             wanted[REVISION_HISTORY] = f"{history},{previous}" if history else previous
-    if wanted:
-        step.changes.append(Change(new, annotations=wanted))
+    min_ready_s = int(deployment["spec"].get("minReadySeconds") or 0)
+    same = min_ready_s == int(new["spec"].get("minReadySeconds") or 0)
+    if wanted or not same:
+        step.changes.append(Change(new, annotations=wanted, min_ready_s=None if same else min_ready_s))
 
 
 def _resize(step: Step, deployment: Mapping[str, Any], replica_set: Object, size: int) -> bool:
@@ -277,7 +280,9 @@ def _resize(step: Step, deployment: Mapping[str, Any], replica_set: Object, size
         return False
     for index, change in enumerate(step.changes):
         if uid_of(change.replica_set) == uid_of(replica_set):
-            step.changes[index] = Change(replica_set, size if resized else None, {**change.annotations, **notes})
+            step.changes[index] = evolve(
+                change, replicas=size if resized else None, annotations={**change.annotations, **notes}
+            )
             break
     else:
         step.changes.append(Change(replica_set, size if resized else None, notes))

@@ -52,6 +52,8 @@ class World:
                 if uid_of(rs) == uid_of(change.replica_set):
                     if change.replicas is not None:
                         rs["spec"]["replicas"] = change.replicas
+                    if change.min_ready_s is not None:
+                        rs["spec"]["minReadySeconds"] = change.min_ready_s
                     rs["metadata"].setdefault("annotations", {}).update(change.annotations)
         gone = {uid_of(rs) for rs in step.deletes}
         self.sets = [rs for rs in self.sets if uid_of(rs) not in gone]
@@ -259,6 +261,14 @@ def test_history_beyond_the_limit_is_deleted_oldest_first(world: World) -> None:
         world.roll(f"a:{n}")
         world.settle()
     assert [annotations_of(rs)[REVISION] for rs in world.sets] == ["3", "4", "5"]
+
+
+def test_min_ready_seconds_reach_the_current_set_without_a_rollout(world: World) -> None:
+    world.settle(5)
+    world.deployment["spec"]["minReadySeconds"] = 30
+    world.step()
+    assert [rs["spec"]["minReadySeconds"] for rs in world.sets] == [30]
+    assert world.step().changes == []
 
 
 def test_a_restart_annotation_is_another_template(world: World) -> None:
