@@ -8,11 +8,13 @@
 Knows nothing of our own kinds: imports `kube`, `net`, `telemetry` and `values` only.
 """
 
+from agentops.controller.admission import AdmissionRequest, Denied
 from agentops.controller.apply import Outcome, ensure, matches
 from agentops.controller.builder import Builder
 from agentops.controller.cache import ALL_NAMESPACES, Cache, CacheOptions, Scope, SharedInformer
 from agentops.controller.client import Client
 from agentops.controller.controller import Controller, ControllerOptions, reconcile_id
+from agentops.controller.conversion import ConversionError, Spoke
 from agentops.controller.errors import (
     AlreadyOwned,
     BuildError,
@@ -34,11 +36,14 @@ from agentops.controller.informer import ObjectEvent
 from agentops.controller.leaderelection import LeaderElectionOptions, LeaderElector
 from agentops.controller.manager import Manager, ManagerOptions
 from agentops.controller.reconcile import Reconciler, Request, Result
+from agentops.controller.securemetrics import SecureMetrics
 from agentops.controller.source import ChannelSource, KindSource
 from agentops.controller.store import Entry
+from agentops.controller.webhook import WebhookOptions, WebhookServer
 
 __all__ = [
     "ALL_NAMESPACES",
+    "AdmissionRequest",
     "AlreadyOwned",
     "BuildError",
     "Builder",
@@ -51,6 +56,8 @@ __all__ = [
     "Controller",
     "ControllerError",
     "ControllerOptions",
+    "ConversionError",
+    "Denied",
     "EnqueueForObject",
     "EnqueueForOwner",
     "EnqueueMapped",
@@ -73,9 +80,13 @@ __all__ = [
     "Result",
     "RetryAfter",
     "Scope",
+    "SecureMetrics",
     "SharedInformer",
+    "Spoke",
     "StaleCache",
     "TerminalError",
+    "WebhookOptions",
+    "WebhookServer",
     "ensure",
     "matches",
     "reconcile_id",

@@ -14,12 +14,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from agentops.controller.health import Checks, render
+from agentops.controller.securemetrics import TlsFront
+from agentops.net.errors import UsageError
 from agentops.net.listen import ListenAddress, bind
 from agentops.net.serve import serve
 from agentops.telemetry.metrics import Registry
 from agentops.telemetry.metrics import render as render_metrics
 
 _GRACE_S = 5.0
+_KEEP_ALIVE_S = 90.0
 
 
 @frozen(slots=True)
@@ -29,6 +32,7 @@ class BoundServer:
     name: str
     sock: socket.socket
     routes: tuple[Route, ...]
+    front: TlsFront | None = None
 
     @property
     def address(self) -> str:
@@ -37,15 +41,33 @@ class BoundServer:
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled, then drain."""
-        await serve(Starlette(routes=list(self.routes)), self.sock, grace_s=_GRACE_S, task_status=task_status)
+        app = Starlette(routes=list(self.routes))
+        if self.front is not None:
+            await self.front.serve(app, self.sock, grace_s=_GRACE_S, task_status=task_status)
+        else:
+            await serve(app, self.sock, grace_s=_GRACE_S, keep_alive_s=_KEEP_ALIVE_S, task_status=task_status)
 
 
 def bind_servers(
-    *, metrics: str | None, probes: str | None, registry: Registry, alive: Checks, ready: Checks
+    *,
+    metrics: str | None,
+    probes: str | None,
+    registry: Registry,
+    alive: Checks,
+    ready: Checks,
+    extra: Sequence[Route] = (),
+    front: TlsFront | None = None,
 ) -> list[BoundServer]:
-    """Bind what is wanted; None or "0" is off, equal addresses share a socket. Raises ListenError, UsageError."""
+    """Bind what is wanted; None or "0" is off, equal addresses share a socket. Raises ListenError, UsageError.
+
+    `extra` routes are served beside `/metrics`, all of it behind `front` if there is one.
+    """
+    if any(route.path == "/metrics" for route in extra):
+        raise UsageError("/metrics is the manager's own; give the extra route another path")
+    if front is not None and metrics and metrics == probes:
+        raise UsageError(f"metrics over TLS and probes cannot share {metrics}; give them two addresses")
     wanted: dict[str, tuple[list[str], list[Route]]] = {}
-    parts = (("metrics", metrics, [metrics_route(registry)]), ("probes", probes, probe_routes(alive, ready)))
+    parts = (("metrics", metrics, [metrics_route(registry), *extra]), ("probes", probes, probe_routes(alive, ready)))
     for name, address, routes in parts:
         if address and address != "0":
             names, routes_there = wanted.setdefault(address, ([], []))
@@ -55,7 +77,8 @@ def bind_servers(
     try:
         for address, (names, routes) in wanted.items():
             sock = bind(ListenAddress.parse(address))
-            servers.append(BoundServer("+".join(names), sock, tuple(routes)))
+            secure = front if "metrics" in names else None
+            servers.append(BoundServer("+".join(names), sock, tuple(routes), secure))
     except BaseException:
         close_all(servers)
         raise

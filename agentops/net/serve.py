@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -50,11 +51,14 @@ async def serve(
     grace_s: float = 10.0,
     ssl_certfile: str | None = None,
     ssl_keyfile: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    keep_alive_s: float = 5.0,
     task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an ASGI `app` on a bound socket until cancelled; `task_status` starts when it answers.
 
-    Cancelling drains: the socket closes at once, open requests get up to `grace_s` seconds.
+    Cancelling drains: the socket closes at once, open requests get up to `grace_s` seconds. A live
+    `ssl_context` may get new certificates while it serves; idle connections end after `keep_alive_s`.
     """
     config = uvicorn.Config(
         app,
@@ -62,10 +66,14 @@ async def serve(
         log_config=None,
         lifespan="on",
         timeout_graceful_shutdown=max(1, round(grace_s)),
+        timeout_keep_alive=round(keep_alive_s),
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
         server_header=False,
     )
+    if ssl_context is not None:
+        config.load()
+        config.ssl = ssl_context
     server = _Server(config)
     host, port = sock.getsockname()[:2]
 

@@ -1,0 +1,75 @@
+"""Metrics over TLS: tokens and rights are asked of the API server."""
+
+import httpx2
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from support.plane import api_plane
+from support.webhooks import client, make_pair, running
+
+from agentops.controller import Manager, ManagerOptions
+from agentops.controller.certificates import CertificateError
+from agentops.controller.securemetrics import SecureMetrics
+from agentops.kube.kinds import NAMESPACE, SERVICE_ACCOUNT
+from agentops.net.errors import UsageError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def plane(tmp_path):
+    async with api_plane(tmp_path, controllers=False) as plane:
+        await plane.client.create(NAMESPACE, {"metadata": {"name": "ns"}})
+        yield plane
+
+
+async def token(plane):
+    await plane.client.create(SERVICE_ACCOUNT, {"metadata": {"name": "scraper", "namespace": "ns"}})
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    made = await plane.client.create(SERVICE_ACCOUNT, request, namespace="ns", name="scraper", subresource="token")
+    return made["status"]["token"]
+
+
+async def extra(request):
+    return PlainTextResponse("extra")
+
+
+async def test_a_service_account_may_scrape_and_nobody_else(plane, tmp_path):
+    pair = make_pair(tmp_path / "certs")
+    secure = SecureMetrics(cert_dir=tmp_path / "certs")
+    manager = Manager(
+        plane.transport,
+        ManagerOptions(
+            metrics_bind="127.0.0.1:0", secure_metrics=secure, metrics_routes=(Route("/debug/x", extra),), grace_s=2
+        ),
+    )
+    bearer = {"authorization": f"Bearer {await token(plane)}"}
+    async with running(manager), client(pair.cert_pem) as http:
+        url = f"https://{manager.bound['metrics']}"
+        assert (await http.get(f"{url}/metrics")).status_code == 401
+        wrong = await http.get(f"{url}/metrics", headers={"authorization": "Bearer nope"})
+        assert wrong.status_code == 401
+        answer = await http.get(f"{url}/metrics", headers=bearer)
+        assert answer.status_code == 200
+        assert "certwatcher_read_certificate_total 1.0" in answer.text
+        assert (await http.get(f"{url}/debug/x", headers=bearer)).text == "extra"
+        assert (await http.get(f"{url}/debug/x")).status_code == 401
+
+
+async def test_without_a_directory_the_certificate_is_self_signed(plane):
+    secure = SecureMetrics(hosts=("127.0.0.1",), authorize=False)
+    manager = Manager(plane.transport, ManagerOptions(metrics_bind="127.0.0.1:0", secure_metrics=secure, grace_s=2))
+    async with running(manager), httpx2.AsyncClient(verify=False) as http:
+        assert (await http.get(f"https://{manager.bound['metrics']}/metrics")).status_code == 200
+
+
+async def test_what_cannot_be_served_is_said_before_anything_starts(plane, tmp_path):
+    def manager(**options):
+        return Manager(plane.transport, ManagerOptions(metrics_bind="127.0.0.1:0", **options))
+
+    with pytest.raises(CertificateError, match=r"tls\.crt"):
+        await manager(secure_metrics=SecureMetrics(cert_dir=tmp_path)).run()
+    with pytest.raises(UsageError, match="cannot share"):
+        await manager(secure_metrics=SecureMetrics(), probes_bind="127.0.0.1:0").run()
+    with pytest.raises(UsageError, match="/metrics"):
+        await manager(metrics_routes=(Route("/metrics", extra),)).run()
