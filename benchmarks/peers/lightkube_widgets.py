@@ -15,6 +15,7 @@ from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from lightkube.resources.core_v1 import ConfigMap
+from lightkube.types import PatchType
 
 Widget = create_namespaced_resource("bench.agentops.io", "v1", "Widget", "widgets")
 
@@ -84,14 +85,16 @@ class Loop:
                 if live is None:
                     await self.client.create(new)
                 else:
-                    await self.client.patch(ConfigMap, name, new, namespace=namespace)
+                    await self.client.patch(ConfigMap, name, new, namespace=namespace, patch_type=PatchType.MERGE)
             except ApiError as error:
                 if error.status.code != 409:
                     raise
-                await self.client.patch(ConfigMap, name, new, namespace=namespace)
+                await self.client.patch(ConfigMap, name, new, namespace=namespace, patch_type=PatchType.MERGE)
         wanted = {"observedGeneration": metadata.generation, "phase": "Ready"}
         if any((widget.status or {}).get(key) != expected for key, expected in wanted.items()):
-            await self.client.patch(Widget.Status, name, {"status": wanted}, namespace=namespace)
+            await self.client.patch(
+                Widget.Status, name, {"status": wanted}, namespace=namespace, patch_type=PatchType.MERGE
+            )
 
     async def work(self) -> None:
         while True:

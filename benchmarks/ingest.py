@@ -1,0 +1,201 @@
+"""B1 and B4: how fast a collection is taken in, and what it weighs in memory.
+
+A source plays back a list of N objects, then as many changes (`benchmarks.source`): clients are the limit. Times are
+the source's: from the first list request to the last object being reported as handled, then from the first to the
+last change. Memory is resident size less that of the same process with an empty collection, per object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.contenders import CONTENDERS, OURS, Contender, chosen, versions
+from benchmarks.measure import Child, cores, own_command, spread, wait_until
+from benchmarks.report import Result, add_common_arguments, finish
+
+METRICS = {
+    "list_per_s": "list, objects/s",
+    "list_cpu_us": "list, CPU us/object",
+    "events_per_s": "events/s",
+    "events_cpu_us": "events, CPU us/event",
+    "bytes_per_object": "memory, bytes/object",
+    "rss_mib": "resident after the list, MiB",
+    "peak_rss_mib": "resident at most, MiB",
+    "growth_percent": "growth of resident by the events, %",
+}
+
+
+class SourceProcess:
+    """A running source."""
+
+    def __init__(self, child: Child, kubeconfig: Path) -> None:
+        self.child = child
+        self.kubeconfig = kubeconfig
+        self.url = str(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+
+    def stats(self) -> dict[str, Any]:
+        """What was asked for and when."""
+        with urllib.request.urlopen(f"{self.url}/bench/stats") as answer:
+            return dict(json.load(answer))
+
+    def tell(self, what: str) -> None:
+        """`expire` or `freeze` the watches."""
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/bench/{what}", method="POST")).read()
+
+
+@contextmanager
+def source(directory: Path, objects: int, events: int, *options: str) -> Iterator[SourceProcess]:
+    """A source process with its collections prepared."""
+    directory.mkdir(parents=True, exist_ok=True)
+    kubeconfig = directory / "kubeconfig.yaml"
+    kubeconfig.unlink(missing_ok=True)
+    command = own_command(
+        "benchmarks.source", str(directory), "--objects", str(objects), "--events", str(events), *options
+    )
+    with Child(command, directory / "source.log", cpus=cores()[0]) as child:
+        wait_until(kubeconfig.exists, timeout_s=300, what="the source's start", child=child)
+        yield SourceProcess(child, kubeconfig)
+
+
+def measure(
+    command: list[str], directory: Path, name: str, objects: int, events: int, *options: str, timeout_s: float = 600.0
+) -> dict[str, float]:
+    """One run of one contender."""
+    with (
+        source(directory, objects, events, *options) as server,
+        Child(command, directory / f"{name}.log", env={"KUBECONFIG": str(server.kubeconfig)}, cpus=cores()[1]) as child,
+    ):
+        deadline = time.monotonic() + timeout_s
+
+        def wait(check: Any) -> dict[str, Any]:
+            while True:
+                child.require_running()
+                stats = server.stats()
+                if check(stats):
+                    return stats
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{name} did not take in {objects} objects in {timeout_s:g} s")
+                time.sleep(0.01)
+
+        if not objects:
+            wait(lambda stats: stats["watches"])
+            time.sleep(1.5)
+            return {"rss": child.rss_bytes()}
+        wait(lambda stats: stats["lists"])
+        before_s = child.cpu_s()
+        stats = wait(lambda stats: stats["done"])
+        listed_s = child.cpu_s()
+        list_s = stats["done"][0] - stats["lists"][0]
+        found = {
+            "list_per_s": objects / list_s,
+            "list_cpu_us": (listed_s - before_s) / objects * 1e6,
+            "rss": child.rss_bytes(),
+        }
+        if events:
+            stats = wait(lambda stats: len(stats["done"]) > 1)
+            found["events_per_s"] = events / (stats["done"][-1] - stats["events_at"])
+            found["events_cpu_us"] = (child.cpu_s() - listed_s) / events * 1e6
+        time.sleep(1.5)
+        found["rss_after"] = child.rss_bytes()
+        found["peak_rss_mib"] = child.peak_rss_bytes() / 2**20
+        return found
+
+
+def cases(contender: Contender, kind: str, peer: str) -> dict[str, list[str]]:
+    """The commands of a contender, by what they are called in the table."""
+    plain = contender.command(contender.ingest, peer, "--kind", kind)
+    if contender.name != OURS:
+        return {contender.name: plain}
+    return {
+        OURS: plain,
+        f"{OURS}, reconciles": [*plain, "--reconcile"],
+        f"{OURS}, metadata only": [*plain, "--metadata-only"],
+    }
+
+
+def run(args: argparse.Namespace) -> Result:
+    """All contenders, `rounds` times, in alternating order."""
+    contenders = chosen(args.contenders, args.peer_python)
+    commands = {
+        name: c for contender in contenders for name, c in cases(contender, args.kind, args.peer_python).items()
+    }
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    failures: dict[str, str] = {}
+    options = ["--ignore-limit"] if args.whole_list else []
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        for number in range(args.rounds):
+            for name in commands if number % 2 == 0 else reversed(commands):
+                if name in failures:
+                    continue
+                directory = Path(scratch) / f"{number}-{name.replace(' ', '-')}"
+                try:
+                    empty = measure(commands[name], directory / "empty", "contender", 0, 0)["rss"]
+                    row = measure(commands[name], directory, "contender", args.objects, args.events, *options)
+                except (TimeoutError, RuntimeError) as error:
+                    failures[name] = str(error).partition("\n")[0]
+                    print(f"{name}: {error}", file=sys.stderr)
+                    continue
+                after = row.pop("rss_after")
+                row["bytes_per_object"] = max(0.0, after - empty) / args.objects
+                row["rss_mib"] = row["rss"] / 2**20
+                row["growth_percent"] = (after / row.pop("rss") - 1) * 100
+                rounds[name].append(row)
+                print(f"round {number + 1} {name}: {row}", file=sys.stderr)
+    figures = {
+        name: {key: spread([row[key] for row in rows]) for key in METRICS if all(key in row for row in rows)}
+        for name, rows in rounds.items()
+        if rows
+    }
+    ratios = {
+        name: {
+            key: spread([ours[key] / theirs[key] for ours, theirs in zip(rounds[OURS], rounds[name], strict=False)])[
+                "median"
+            ]
+            for key in METRICS
+            if key in figures[name] and key != "growth_percent"
+        }
+        for name in figures
+        if not name.startswith(OURS) and rounds.get(OURS)
+    }
+    mode = "one whole list" if args.whole_list else "pages of 500 for those who ask"
+    details = {
+        "server": f"pre-encoded source, plain HTTP on loopback, {mode}",
+        "ratios": ratios,
+        "failures": failures,
+        "peers": versions(contenders, args.peer_python),
+    }
+    settings = {"kind": args.kind, "objects": args.objects, "events": args.events, "rounds": args.rounds}
+    return Result(f"ingest-{args.kind}", f"B1, B4: taking in {args.kind}", METRICS, settings, figures, details)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this benchmark can be told."""
+    parser.add_argument("--objects", type=int, default=20_000)
+    parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kind", choices=["pods", "widgets"], default="pods")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS))
+    parser.add_argument("--whole-list", action="store_true", help="the source ignores limits at version 0")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__)
+    add_arguments(parser)
+    add_common_arguments(parser)
+    args = parser.parse_args()
+    finish(run(args), args)
+
+
+if __name__ == "__main__":
+    main()

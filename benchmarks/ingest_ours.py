@@ -1,0 +1,53 @@
+"""Our side of `benchmarks.ingest`: a cache of one kind and an empty handler; with `--reconcile` a controller."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from agentops.controller import Builder, Manager, ManagerOptions, ObjectEvent, Request
+from agentops.kube.config import load_config
+from agentops.kube.kinds import POD
+from agentops.net.serve import run_until_signal
+from agentops.telemetry import logging
+from agentops.values.kinds import Kind
+from benchmarks.objects import SENTINEL
+
+WIDGET = Kind("bench.agentops.io", "v1", "Widget", "widgets")
+
+
+async def run(kind: Kind, metadata_only: bool, reconciles: bool) -> None:
+    """Cache `kind` until cancelled, and say so whenever the sentinel comes by."""
+    manager = Manager(await load_config(), ManagerOptions(name="ingest", grace_s=1.0))
+
+    def handle(event: ObjectEvent) -> None:
+        if event.entry.meta.name == SENTINEL:
+            manager.add(done, name="done")
+
+    async def done(**_: object) -> None:
+        await manager.client.live.raw("GET", "/bench/done")
+
+    async def reconcile(request: Request) -> None:
+        if request.name == SENTINEL:
+            await done()
+
+    if reconciles:
+        Builder(manager).for_(kind, metadata_only=metadata_only).build(reconcile)
+    else:
+        manager.cache.informer(kind, metadata_only=metadata_only).add_handler(handle)
+    await manager.run()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest_ours", description=__doc__)
+    parser.add_argument("--kind", choices=["pods", "widgets"], default="pods")
+    parser.add_argument("--metadata-only", action="store_true")
+    parser.add_argument("--reconcile", action="store_true")
+    args = parser.parse_args()
+    logging.configure("text", "warning")
+    kind = POD if args.kind == "pods" else WIDGET
+    run_until_signal(partial(run, kind, args.metadata_only, args.reconcile))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""An API server that only plays back: lists and events are encoded before anybody connects, so clients are the limit.
+
+Not an API server for tests: it validates nothing and keeps nothing but leases. Lists are served in pages when asked
+to (`limit`, `continue`), watches send the prepared events once the list has been reported as handled, then bookmarks.
+
+    GET  /bench/done      a contender has handled the last object of what was sent
+    GET  /bench/stats     when what was asked for and done, as JSON
+    POST /bench/expire    every watch gets a 410
+    POST /bench/freeze    every open watch falls silent without being closed
+
+    python -m benchmarks.source DIR --objects N --events M
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+import yaml
+
+from benchmarks.objects import SENTINEL, config_map, custom, pod
+
+HOST = "127.0.0.1"
+_FIRST = 1_000_000
+_CHUNK_BYTES = 64 * 1024
+_MAKE: dict[str, Callable[..., dict[str, Any]]] = {"pods": pod, "widgets": custom, "configmaps": config_map}
+_LISTS = {"pods": ("v1", "PodList"), "widgets": ("bench.agentops.io/v1", "WidgetList")}
+_RESOURCES: dict[str, list[dict[str, Any]]] = {
+    "v1": [
+        {"name": name, "singularName": kind.lower(), "namespaced": kind != "Namespace", "kind": kind, "verbs": []}
+        for name, kind in (("pods", "Pod"), ("configmaps", "ConfigMap"), ("namespaces", "Namespace"))
+    ],
+    "bench.agentops.io/v1": [
+        {"name": "widgets", "singularName": "widget", "namespaced": True, "kind": "Widget", "verbs": []},
+        {"name": "widgets/status", "singularName": "", "namespaced": True, "kind": "Widget", "verbs": ["patch"]},
+    ],
+}
+for _resource in (_RESOURCES["v1"] + _RESOURCES["bench.agentops.io/v1"])[:4]:
+    _resource["verbs"] = ["create", "delete", "get", "list", "patch", "update", "watch"]
+
+
+class Collection:
+    """One prepared list and its events; of another kind than pods, widgets and ConfigMaps it is empty."""
+
+    def __init__(self, plural: str, objects: int, events: int) -> None:
+        make = _MAKE.get(plural)
+        self.api_version, self.kind = _LISTS.get(plural, ("v1", "ConfigMapList"))
+        self.items: list[bytes] = []
+        self.chunks: list[bytes] = []
+        self.version = _FIRST
+        if make is None or not objects:
+            return
+        self.items = [orjson.dumps(make(i, _FIRST - objects + i)) for i in range(objects - 1)]
+        self.items.append(orjson.dumps(make(objects, _FIRST, SENTINEL)))
+        version, buffer = _FIRST, b""
+        for number in range(events):
+            version += 1
+            last = number == events - 1
+            obj = make(objects if last else number % max(1, objects - 1), version, SENTINEL if last else "")
+            buffer += b'{"type":"MODIFIED","object":' + orjson.dumps(obj) + b"}\n"
+            if len(buffer) >= _CHUNK_BYTES or last:
+                self.chunks.append(buffer)
+                buffer = b""
+        self.end_version = version
+
+    def page(self, limit: int, token: str) -> bytes:
+        """A list answer."""
+        start = int(token or 0)
+        end = start + limit if limit else len(self.items)
+        more = end < len(self.items)
+        metadata = {"resourceVersion": str(self.version), **({"continue": str(end)} if more else {})}
+        head = json.dumps({"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata})
+        return head[:-1].encode() + b',"items":[' + b",".join(self.items[start:end]) + b"]}"
+
+
+class Source:
+    """The server."""
+
+    def __init__(self, objects: int, events: int, *, ignore_limit: bool, bookmark_s: float) -> None:
+        self._objects, self._events = objects, events
+        self._ignore_limit, self._bookmark_s = ignore_limit, bookmark_s
+        self._collections: dict[str, Collection] = {}
+        self._leases: dict[str, bytes] = {}
+        self._version = 10
+        self._done = asyncio.Condition()
+        self._ends: set[asyncio.Event] = set()
+        self._frozen = asyncio.Event()
+        self.stats: dict[str, Any] = {"lists": [], "watches": [], "done": [], "requests": 0, "bytes": 0}
+        for plural in _MAKE:
+            self._collection(plural)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        try:
+            while await self._answer(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = lines[0].split(" ", 2)
+        headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length") or 0))
+        url = urlsplit(target)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        self.stats["requests"] += 1
+        if query.get("watch", "0").lower() in ("1", "true"):
+            await self._watch(writer, url.path)
+            return False
+        status, answer = await self._plain(method, url.path, query, body)
+        self.stats["bytes"] += len(answer)
+        writer.write(
+            f"HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\ncontent-length: {len(answer)}\r\n\r\n".encode()
+        )
+        writer.write(answer)
+        await writer.drain()
+        return True
+
+    async def _plain(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        now = time.monotonic()
+        if path == "/bench/done":
+            self.stats["done"].append(now)
+            async with self._done:
+                self._done.notify_all()
+            return 200, b"{}"
+        if path == "/bench/stats":
+            return 200, json.dumps(self.stats).encode()
+        if path == "/bench/expire":
+            for end in self._ends:
+                end.set()
+            return 200, b"{}"
+        if path == "/bench/freeze":
+            self._frozen.set()
+            return 200, b"{}"
+        if "/leases" in path:
+            return self._lease(method, path, body)
+        discovered = self._discovery(path)
+        if discovered is not None:
+            return 200, json.dumps(discovered).encode()
+        if method != "GET":
+            return 200, body or b"{}"
+        plural = path.rpartition("/")[2]
+        if "limit" not in query or query.get("continue", "") == "":
+            self.stats["lists"].append(now)
+        limit = int(query.get("limit") or 0)
+        if self._ignore_limit and query.get("resourceVersion") == "0":
+            limit = 0
+        return 200, self._collection(plural).page(limit, query.get("continue", ""))
+
+    async def _watch(self, writer: asyncio.StreamWriter, path: str) -> None:
+        collection = self._collection(path.rpartition("/")[2])
+        self.stats["watches"].append(time.monotonic())
+        first = len(self.stats["watches"]) <= len(_MAKE)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n")
+        await writer.drain()
+        if collection.chunks and first:
+            async with self._done:
+                await self._done.wait_for(lambda: bool(self.stats["done"]))
+            self.stats["events_at"] = time.monotonic()
+            for chunk in collection.chunks:
+                self._send(writer, chunk)
+                await writer.drain()
+        end = asyncio.Event()
+        self._ends.add(end)
+        kind = collection.kind.removesuffix("List")
+        metadata = {"resourceVersion": str(getattr(collection, "end_version", collection.version))}
+        bookmark = {
+            "type": "BOOKMARK",
+            "object": {"apiVersion": collection.api_version, "kind": kind, "metadata": metadata},
+        }
+        try:
+            while True:
+                if not self._frozen.is_set():
+                    self._send(writer, json.dumps(bookmark).encode() + b"\n")
+                    await writer.drain()
+                try:
+                    await asyncio.wait_for(end.wait(), self._bookmark_s)
+                except TimeoutError:
+                    continue
+                gone = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410}
+                self._send(writer, json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
+                writer.write(b"0\r\n\r\n")
+                await writer.drain()
+                return
+        finally:
+            self._ends.discard(end)
+
+    def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        self.stats["bytes"] += len(data)
+        writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def _lease(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        if method == "GET":
+            found = self._leases.get(path)
+            return (200, found) if found else (404, b'{"kind":"Status","code":404,"reason":"NotFound"}')
+        self._version += 1
+        obj = orjson.loads(body)
+        obj["metadata"] = {**obj["metadata"], "resourceVersion": str(self._version), "uid": "lease"}
+        if method == "POST":
+            path = f"{path}/{obj['metadata']['name']}"
+        self._leases[path] = orjson.dumps(obj)
+        return 201 if method == "POST" else 200, self._leases[path]
+
+    def _discovery(self, path: str) -> dict[str, Any] | None:
+        if path == "/version":
+            return {"major": "1", "minor": "37", "gitVersion": "v1.37.0"}
+        if path == "/api":
+            return {"kind": "APIVersions", "versions": ["v1"]}
+        group = {"groupVersion": "bench.agentops.io/v1", "version": "v1"}
+        if path == "/apis":
+            groups = [{"name": "bench.agentops.io", "versions": [group], "preferredVersion": group}]
+            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+        for version, resources in _RESOURCES.items():
+            if path in (f"/api/{version}", f"/apis/{version}"):
+                return {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
+        return None
+
+    def _collection(self, plural: str) -> Collection:
+        if plural not in self._collections:
+            like = plural if plural in _MAKE else "pods" if plural.startswith("storm") else plural
+            if plural.startswith("storm") and "pods" in self._collections:
+                self._collections[plural] = self._collections["pods"]
+            else:
+                self._collections[plural] = Collection(like, self._objects, self._events)
+        return self._collections[plural]
+
+
+async def run(args: argparse.Namespace) -> None:
+    """Serve until SIGTERM."""
+    source = Source(args.objects, args.events, ignore_limit=args.ignore_limit, bookmark_s=args.bookmark_s)
+    server = await asyncio.start_server(source.serve, HOST, 0, limit=1 << 20)
+    port = server.sockets[0].getsockname()[1]
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "bench", "cluster": {"server": f"http://{HOST}:{port}"}}],
+        "users": [{"name": "bench", "user": {"token": "bench"}}],
+        "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
+        "current-context": "bench",
+    }
+    written = args.directory / "kubeconfig.yaml.new"
+    written.write_text(yaml.safe_dump(document))
+    os.replace(written, args.directory / "kubeconfig.yaml")
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    os._exit(0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.source", description=__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--objects", type=int, default=10_000)
+    parser.add_argument("--events", type=int, default=10_000)
+    parser.add_argument("--ignore-limit", action="store_true", help="answer lists at version 0 whole, as a watch cache")
+    parser.add_argument("--bookmark-s", type=float, default=60.0)
+    asyncio.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
