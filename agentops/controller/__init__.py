@@ -13,6 +13,7 @@ from agentops.controller.apply import Outcome, ensure, matches
 from agentops.controller.builder import Builder
 from agentops.controller.cache import ALL_NAMESPACES, Cache, CacheOptions, Scope, SharedInformer
 from agentops.controller.client import Client
+from agentops.controller.cluster import Cluster, ClusterOptions
 from agentops.controller.controller import Controller, ControllerOptions, reconcile_id
 from agentops.controller.conversion import ConversionError, Spoke
 from agentops.controller.errors import (
@@ -20,6 +21,7 @@ from agentops.controller.errors import (
     BuildError,
     CacheNotStarted,
     CacheSyncTimeout,
+    ChangedMeanwhile,
     ControllerError,
     ForeignObject,
     GraceExceeded,
@@ -35,9 +37,9 @@ from agentops.controller.handlers import EnqueueForObject, EnqueueForOwner, Enqu
 from agentops.controller.informer import ObjectEvent
 from agentops.controller.leaderelection import LeaderElectionOptions, LeaderElector
 from agentops.controller.manager import Manager, ManagerOptions
-from agentops.controller.reconcile import Reconciler, Request, Result
+from agentops.controller.reconcile import Reconciler, Request, Result, object_reconciler
 from agentops.controller.securemetrics import SecureMetrics
-from agentops.controller.source import ChannelSource, KindSource
+from agentops.controller.source import ChannelSource, FuncSource, KindSource
 from agentops.controller.store import Entry
 from agentops.controller.webhook import WebhookOptions, WebhookServer
 
@@ -51,8 +53,11 @@ __all__ = [
     "CacheNotStarted",
     "CacheOptions",
     "CacheSyncTimeout",
+    "ChangedMeanwhile",
     "ChannelSource",
     "Client",
+    "Cluster",
+    "ClusterOptions",
     "Controller",
     "ControllerError",
     "ControllerOptions",
@@ -65,6 +70,7 @@ __all__ = [
     "EventRecorder",
     "Expectations",
     "ForeignObject",
+    "FuncSource",
     "GraceExceeded",
     "KindSource",
     "LeaderElectionLost",
@@ -89,5 +95,6 @@ __all__ = [
     "WebhookServer",
     "ensure",
     "matches",
+    "object_reconciler",
     "reconcile_id",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve, frozen
 
+from agentops.controller.cluster import Cluster
 from agentops.controller.controller import Controller, ControllerOptions
 from agentops.controller.errors import BuildError
 from agentops.controller.handlers import AsyncHandler, EnqueueForObject, EnqueueForOwner, Handler
@@ -27,6 +28,7 @@ class _Watch:
     handler: Handler | AsyncHandler
     predicates: tuple[Predicate, ...]
     metadata_only: bool
+    cluster: Cluster | None = None
 
 
 class Builder:
@@ -80,9 +82,10 @@ class Builder:
         predicates: tuple[Predicate, ...] = (),
         *,
         metadata_only: bool = False,
+        cluster: Cluster | None = None,
     ) -> Self:
-        """Any other kind, with the handler that says whom its objects wake."""
-        self._watches.append(_Watch(kind, handler, tuple(predicates), metadata_only))
+        """Any other kind, with the handler that says whom its objects wake; of another cluster if one is named."""
+        self._watches.append(_Watch(kind, handler, tuple(predicates), metadata_only, cluster))
         return self
 
     def source(self, source: Source) -> Self:
@@ -117,10 +120,10 @@ class Builder:
         name = self._name or (self._for.kind.lower() if self._for else "")
         if not _NAME.fullmatch(name):
             raise BuildError(f"controller name {name!r} must match [a-z0-9_-]+; set it with named()")
-        cache = self._manager.cache
+        default = self._manager.cluster
         sources = [
             KindSource(
-                cache.informer(watch.kind, metadata_only=watch.metadata_only),
+                (watch.cluster or default).cache.informer(watch.kind, metadata_only=watch.metadata_only),
                 watch.handler,
                 (*self._predicates, *watch.predicates),
                 initial_priority=self._options.initial_list_priority,

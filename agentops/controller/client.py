@@ -35,6 +35,11 @@ class Client:
         self.cache = cache
         self._uncached = frozenset(uncached)
 
+    def with_defaults(self, *, field_manager: str | None = None, dry_run: bool | None = None) -> Client:
+        """The same client and cache with another field manager, or one that only tries its writes."""
+        live = self.live.with_defaults(field_manager=field_manager, dry_run=dry_run)
+        return Client(live, self.cache, self._uncached)
+
     # reads
 
     async def get(
@@ -119,7 +124,7 @@ class Client:
         namespace: str = "",
         name: str = "",
         subresource: str = "",
-        dry_run: bool = False,
+        dry_run: bool | None = None,
         field_manager: str | None = None,
     ) -> Object:
         """See `ApiClient.create`. Raises AlreadyExists."""
@@ -145,7 +150,7 @@ class Client:
         obj: Mapping[str, Any],
         *,
         subresource: str = "",
-        dry_run: bool = False,
+        dry_run: bool | None = None,
         field_manager: str | None = None,
     ) -> Object:
         """See `ApiClient.update`. Raises Conflict."""
@@ -167,7 +172,7 @@ class Client:
         subresource: str = "",
         field_manager: str | None = None,
         force: bool = False,
-        dry_run: bool = False,
+        dry_run: bool | None = None,
     ) -> Object:
         """See `ApiClient.patch`. An empty merge or JSON patch is not sent: the object is read instead."""
         if not patch and type in ("merge", "json"):
@@ -197,7 +202,7 @@ class Client:
         field_manager: str | None = None,
         force: bool = True,
         subresource: str = "",
-        dry_run: bool = False,
+        dry_run: bool | None = None,
     ) -> Object:
         """See `ApiClient.apply`; `controller.apply.ensure` writes only when something differs."""
         return await self._write(
@@ -219,7 +224,7 @@ class Client:
         grace_s: int | None = None,
         uid: str | None = None,
         resource_version: str | None = None,
-        dry_run: bool = False,
+        dry_run: bool | None = None,
     ) -> Object:
         """See `ApiClient.delete`."""
         key = (namespace if kind.namespaced else "", name)
@@ -235,7 +240,8 @@ class Client:
                 resource_version=resource_version,
                 dry_run=dry_run,
             )
-            if not dry_run and not (answer.get("metadata") or {}).get("deletionTimestamp"):
+            tried_only = self.live.dry_run if dry_run is None else dry_run
+            if not tried_only and not (answer.get("metadata") or {}).get("deletionTimestamp"):
                 gone = uid or (answer.get("details") or answer.get("metadata") or {}).get("uid")
                 for part in self._parts(kind, key[0]):
                     held = part.store.get(key)
@@ -255,8 +261,9 @@ class Client:
 
     # own writes
 
-    async def _write(self, kind: Kind, key: Key, send: Callable[[], Awaitable[Object]], dry_run: bool) -> Object:
-        parts = [] if dry_run else self._parts(kind, key[0])
+    async def _write(self, kind: Kind, key: Key, send: Callable[[], Awaitable[Object]], dry_run: bool | None) -> Object:
+        tried_only = self.live.dry_run if dry_run is None else dry_run
+        parts = [] if tried_only else self._parts(kind, key[0])
         key = (key[0] if kind.namespaced else "", key[1])
         with ExitStack() as barrier:
             if key[1]:

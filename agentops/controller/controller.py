@@ -65,6 +65,8 @@ class ControllerOptions:
     reconcile_timeout_s: float | None = None
     leader_only: bool = True
     cache_sync_timeout_s: float = 120.0
+    warmup: bool = False
+    """Whether the sources are listened to before this process leads, so that taking over is quick."""
     initial_list_priority: int = LOW_PRIORITY
     """Of objects that were there before the controller was, and of resyncs; with 0 they wait like changes."""
     oldest_every: int = 8
@@ -115,7 +117,7 @@ class Controller:
         observer.watch(self.queue)  # type: ignore[arg-type]
         self._sources = list(sources)
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._started = False
+        self._started = self._warm = False
         self._stopping = False
         self._active = self._reconciles = self._errors = 0
 
@@ -135,6 +137,17 @@ class Controller:
         self._stopping = True
         self.queue.shutdown()
 
+    async def warm_up(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Listen to the sources before there are workers, until cancelled: the queue is full when `run` comes."""
+        if self._started or self._warm:
+            raise ControllerError(f"controller {self.name!r} was started before; build a new one")
+        self._warm = True
+        async with anyio.create_task_group() as tasks:
+            self._start_sources(tasks)
+            await self._wait_for_sync()
+            task_status.started()
+            await anyio.sleep_forever()
+
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Reconcile until stopped or cancelled. Raises CacheSyncTimeout naming the kind and the last error."""
         if self._started:
@@ -144,9 +157,8 @@ class Controller:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 tasks.start_soon(self.queue.run)
-                for source in self._sources:
-                    source.start(self._enqueue)
-                    tasks.start_soon(source.run)
+                if not self._warm:
+                    self._start_sources(tasks)
                 await self._wait_for_sync()
                 task_status.started()
                 async with anyio.create_task_group() as workers:
@@ -257,6 +269,11 @@ class Controller:
             write = log.warning if expected else log.exception
             write("reconcile.failed", error=describe(error), failures=self.queue.num_requeues(request) + 1)
             self.queue.add_rate_limited(request, priority)
+
+    def _start_sources(self, tasks: anyio.abc.TaskGroup) -> None:
+        for source in self._sources:
+            source.start(self._enqueue)
+            tasks.start_soon(source.run)
 
     def _enqueue(self, request: Request, priority: int) -> None:
         self.queue.add(request, priority)

@@ -10,6 +10,7 @@ ControllerError
 ├── LeaderElectionLost     the lease was lost; the process must end
 ├── GraceExceeded          something did not stop within the grace period
 ├── BuildError             a controller or manager is put together wrongly
+├── ChangedMeanwhile       the object was created by somebody else meanwhile; try again
 ├── AlreadyOwned           the object has another controller reference
 └── ForeignObject          the object exists and belongs to somebody else
 """
@@ -59,6 +60,10 @@ class GraceExceeded(ControllerError):
 
 class BuildError(ControllerError):
     """The message names the part and the fix."""
+
+
+class ChangedMeanwhile(ControllerError):
+    """The cache did not show an object that exists: a read later it will."""
 
 
 class AlreadyOwned(ControllerError):

@@ -17,6 +17,7 @@ import anyio
 import anyio.abc
 from attrs import define, frozen
 
+from agentops.controller.spamfilter import SpamFilter
 from agentops.kube.client import ApiClient
 from agentops.kube.errors import AlreadyExists, ApiError, BadRequest, Forbidden, Invalid, NotFound, TransportError
 from agentops.kube.kinds import EVENTS_V1
@@ -103,12 +104,14 @@ class EventBroadcaster:
         client: ApiClient,
         *,
         instance: str | None = None,
+        spam: SpamFilter | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._client = client
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
+        self._spam = spam
         self._host = instance or socket.gethostname()
         self._series: dict[_SeriesKey, _Series] = {}
         self._queue: deque[_Series] = deque()
@@ -148,6 +151,12 @@ class EventBroadcaster:
             if known.count == 2:
                 self._put(known)
             return
+        if self._spam is not None:
+            action_or_none = self._spam.judge(component, _identity(regarding), reason, note, now)
+            if action_or_none is None:
+                self._dropped += 1
+                return
+            note = action_or_none
         if len(self._queue) >= _QUEUE:
             self._dropped += 1
             return

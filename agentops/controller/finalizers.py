@@ -25,6 +25,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from attrs import frozen
+
 from agentops.controller.reconcile import Result
 from agentops.kube.client import Object, Patch
 from agentops.kube.errors import NotFound
@@ -99,6 +101,63 @@ async def with_finalizer(
             await drop_finalizer(client, kind, obj, key)
         return result
     return await apply(await ensure_finalizer(client, kind, obj, key))
+
+
+Finalize = Callable[[Object], Awaitable[None]]
+
+
+@frozen(slots=True)
+class Finalized:
+    """`object` as it is now, None when it is gone; `updated` whether its finalizers were written."""
+
+    object: Object | None
+    updated: bool
+
+
+class Finalizers:
+    """Several finalizers of one kind, each with what it cleans up."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, Finalize] = {}
+
+    def register(self, key: str, finalize: Finalize) -> None:
+        """Raises ValueError for a key that is taken, or that the server would refuse."""
+        if key in self._functions:
+            raise ValueError(f"finalizer {key!r} is registered already")
+        if "/" not in key:
+            raise ValueError(f"finalizer {key!r} needs a domain, such as example.org/{key}")
+        self._functions[key] = finalize
+
+    async def finalize(self, client: Patcher, kind: Kind, obj: Mapping[str, Any]) -> Finalized:
+        """Write missing keys while the object lives; once it is deleted, clean up and remove the keys that succeed.
+
+        What fails keeps its key, the others go; then an ExceptionGroup of the failures is raised.
+        """
+        present = list(obj["metadata"].get("finalizers") or ())
+        if not is_deleting(obj):
+            missing = [key for key in self._functions if key not in present]
+            if not missing:
+                return Finalized(dict(obj), False)
+            return Finalized(await _write(client, kind, obj, [*present, *missing]), True)
+        failures: list[Exception] = []
+        done: list[str] = []
+        for key, function in self._functions.items():
+            if key in present:
+                try:
+                    await function(dict(obj))
+                    done.append(key)
+                except Exception as error:
+                    error.add_note(f"finalizer {key} of {kind.resource} {obj['metadata']['name']}")
+                    failures.append(error)
+        result = Finalized(dict(obj), False)
+        if done:
+            try:
+                result = Finalized(await _write(client, kind, obj, [key for key in present if key not in done]), True)
+            except NotFound:
+                result = Finalized(None, True)
+        if failures:
+            raise ExceptionGroup("finalizers failed", failures)
+        return result
 
 
 async def _write(client: Patcher, kind: Kind, obj: Mapping[str, Any], finalizers: list[str]) -> Object:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from typing import Any, Protocol, cast
 
 import anyio
@@ -20,8 +20,9 @@ import anyio.abc
 from attrs import define, evolve, field, frozen
 from starlette.routing import Route
 
-from agentops.controller.cache import Cache, CacheOptions, Namespaces, Scope
-from agentops.controller.client import Client
+from agentops.controller import gcpolicy
+from agentops.controller.cache import CacheOptions, Namespaces, Scope
+from agentops.controller.cluster import Cluster, ClusterOptions
 from agentops.controller.controller import Controller, describe
 from agentops.controller.errors import (
     BuildError,
@@ -34,10 +35,10 @@ from agentops.controller.events import EventBroadcaster, EventRecorder
 from agentops.controller.health import Check, Checks
 from agentops.controller.httpservers import BoundServer, bind_servers, close_all
 from agentops.controller.leaderelection import LeaderElectionOptions, LeaderElector
-from agentops.controller.metrics import CacheCollector, InformerMetrics, rest_observer, stale_observer
+from agentops.controller.metrics import CacheCollector
 from agentops.controller.securemetrics import SecureMetrics, TlsFront
+from agentops.controller.watchdog import LoopWatchdog
 from agentops.controller.webhook import WebhookOptions, WebhookServer
-from agentops.kube.client import ApiClient
 from agentops.kube.config import ClusterConfig
 from agentops.kube.transport import Transport
 from agentops.telemetry.logging import get_logger
@@ -71,6 +72,18 @@ class ManagerOptions:
     namespaces: Namespaces = ()
     scopes: Mapping[Kind, Scope] = field(factory=dict)
     uncached: Collection[Kind] = ()
+    unfresh_after_s: float | None = 300.0
+    """A watch that has not been current for longer makes the process not ready; None: only metrics say so."""
+    watchdog: bool = True
+    """Whether a blocked event loop is measured and logged. Off under clocks other than the machine's."""
+    tune_gc: bool = False
+    """For a process that is nothing but this manager: hold the garbage collector back while caches fill, and then
+    freeze what exists (`gc.freeze`), so that its passes cost what is new, not what is cached."""
+    qps: float = 0.0
+    """Requests a second that the client allows itself, `burst` at once; 0: the server decides."""
+    burst: int = 100
+    rest_metrics: bool = False
+    """Whether durations and sizes of requests are measured too."""
     user_agent: str = "agentops"
     field_manager: str = "agentops"
     cache_sync_timeout_s: float = 120.0
@@ -168,33 +181,30 @@ class Manager:
         self.options = options or ManagerOptions()
         self.clock = self.options.clock
         self.registry = Registry()
-        self._owned: Any = None
-        if isinstance(transport, ClusterConfig):
-            from agentops.kube.aiohttp_transport import AiohttpTransport
-
-            transport = self._owned = AiohttpTransport(transport)
-        live = ApiClient(
+        self.cluster = Cluster(
             transport,
-            user_agent=self.options.user_agent,
-            field_manager=self.options.field_manager,
-            observe=rest_observer(self.registry, str(getattr(transport, "host", "in-process"))),
-            clock=self.clock,
-        )
-        self.cache = Cache(
-            live,
-            evolve(
-                self.options.cache,
-                namespaces=self.options.namespaces or self.options.cache.namespaces,
-                scopes={**self.options.cache.scopes, **self.options.scopes},
-                resync_s=self.options.resync_s,
+            ClusterOptions(
+                cache=evolve(
+                    self.options.cache,
+                    namespaces=self.options.namespaces or self.options.cache.namespaces,
+                    scopes={**self.options.cache.scopes, **self.options.scopes},
+                    resync_s=self.options.resync_s,
+                ),
+                uncached=self.options.uncached,
+                user_agent=self.options.user_agent,
+                field_manager=self.options.field_manager,
+                qps=self.options.qps,
+                burst=self.options.burst,
+                rest_metrics=self.options.rest_metrics,
             ),
+            registry=self.registry,
             clock=self.clock,
             rng=self.options.rng,
-            observe=lambda kind: InformerMetrics(self.registry, kind),
-            on_stale=stale_observer(self.registry),
         )
-        self.registry.collect_from(CacheCollector(self.cache))
-        self.client = Client(live, self.cache, self.options.uncached)
+        live, self.cache, self.client = self.cluster.live, self.cluster.cache, self.cluster.client
+        self._clusters = [self.cluster]
+        self._collector = CacheCollector(self.cache)
+        self.registry.collect_from(self._collector)
         self.elected = anyio.Event()
         """Set when this process leads; also without leader election."""
         self._events = EventBroadcaster(live, clock=self.clock, rng=self.options.rng)
@@ -210,8 +220,12 @@ class Manager:
         self._alive, self._ready = Checks(), Checks()
         if self._elector is not None:
             self._alive.add("leader-election", self._elector.healthy)
+            self._ready.add("leader-election", self._elector.healthy)
         self._ready.add("caches", lambda: None if self._synced else self._why_not_synced())
+        if self.options.unfresh_after_s is not None:
+            self._ready.add("freshness", self._why_not_fresh)
         self._synced = False
+        self._warmups: list[tuple[Runnable, str]] = []
         self._controllers: dict[str, Controller] = {}
         self._pending: list[tuple[Runnable, bool, str]] = []
         self._servers: list[BoundServer] = []
@@ -241,11 +255,24 @@ class Manager:
         if self._root is not None:
             self._root.start_soon(self._start_pending)
 
+    def add_cluster(self, cluster: Cluster) -> None:
+        """Run the cache of one more cluster, from before the controllers until after them."""
+        if self._state != "new":
+            raise ControllerError(f"cluster {cluster.name!r} must be added before the manager runs")
+        self._clusters.append(cluster)
+        self._collector.add(cluster.cache)
+
     def add_controller(self, controller: Controller) -> None:
         """Called by `Builder.build`. Raises BuildError for a name that is taken."""
         if controller.name in self._controllers:
             raise BuildError(f"there is a controller {controller.name!r} already; set another name with named()")
         self._controllers[controller.name] = controller
+        if controller.options.warmup and controller.leader_only and self._elector and self._state == "new":
+
+            async def warm_up(*, task_status: Any) -> None:  # a function: the controller's stop() is for its workers
+                await controller.warm_up(task_status=task_status)
+
+            self._warmups.append((warm_up, f"warm-up of {controller.name}"))
         self.add(controller.run, leader_only=controller.leader_only, name=f"controller {controller.name}")
 
     def add_ready_check(self, name: str, check: Check) -> None:
@@ -323,8 +350,8 @@ class Manager:
         with anyio.CancelScope(shield=True):
             try:
                 async with AsyncExitStack() as stack:
-                    if self._owned is not None:
-                        await stack.enter_async_context(self._owned)
+                    for cluster in self._clusters:
+                        await cluster.open(stack)
                     async with anyio.create_task_group() as root:
                         self._root = root
                         try:
@@ -354,18 +381,29 @@ class Manager:
                     await self._http.start(root, server.run, f"{server.name} server", wait=True)
                 if self._webhooks is not None:
                     await self._hooks.start(root, self._webhooks.run, "webhook server", wait=True)
-                await self._caches.start(root, self.cache.run, "cache", wait=True)
-                with anyio.move_on_after(self.options.cache_sync_timeout_s) as bound:
-                    await self.cache.wait_for_sync()
+                if self.options.watchdog and isinstance(self.clock, SystemClock):
+                    watchdog = LoopWatchdog(self.registry, reconcile_code=Controller._process.__code__)
+                    await self._http.start(root, watchdog.run, "watchdog", wait=True)
+                with gcpolicy.filling() if self.options.tune_gc else nullcontext():
+                    for cluster in self._clusters:
+                        name = "cache" if cluster is self.cluster else f"cache of {cluster.name}"
+                        await self._caches.start(root, cluster.cache.run, name, wait=True)
+                    with anyio.move_on_after(self.options.cache_sync_timeout_s) as bound:
+                        for cluster in self._clusters:
+                            await cluster.cache.wait_for_sync()
                 if bound.cancelled_caught:
                     raise CacheSyncTimeout(
                         f"not synced within {self.options.cache_sync_timeout_s:g} s: {self._why_not_synced()}"
                     )
                 self._synced = True
+                if self.options.tune_gc:
+                    gcpolicy.settle()
                 log.info("manager.synced", manager=self.options.name)
                 task_status.started()
                 self._state = "running"
                 await self._start_pending()
+                for warmup, name in self._warmups:
+                    await self._others.start(root, warmup, name, wait=True)
                 root.start_soon(self._lead, root)
                 watch.cancel_scope.cancel()
 
@@ -434,4 +472,17 @@ class Manager:
         return TlsFront(secure, self.client.live, self.registry, self.clock) if secure is not None else None
 
     def _why_not_synced(self) -> str:
-        return "; ".join(self.cache.problems()) or "the caches have not synced yet"
+        return "; ".join(self._problems()) or "the caches have not synced yet"
+
+    def _why_not_fresh(self) -> str | None:
+        limit_s = self.options.unfresh_after_s
+        stale = [
+            f"{informer.kind.resource} has not been current for {informer.stale_s():.0f} s: {informer.last_error}"
+            for cluster in self._clusters
+            for informer in cluster.cache.informers
+            if limit_s is not None and informer.stale_s() > limit_s
+        ]
+        return "; ".join(stale) or None
+
+    def _problems(self) -> list[str]:
+        return [problem for cluster in self._clusters for problem in cluster.cache.problems()]

@@ -142,6 +142,40 @@ def stale_observer(registry: Registry) -> Callable[[Kind], None]:
     return lambda kind: total.labels(kind.group, kind.version, kind.plural).inc()
 
 
+class RestMetrics:
+    """Durations and sizes of requests and the repeated ones; for `ApiClient(measure=…)`. Costs, so it is opt-in."""
+
+    def __init__(self, registry: Registry, host: str) -> None:
+        self._host = host
+        labels = ("verb", "host")
+        seconds = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+        sizes = (64, 256, 512, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216)
+        self._seconds = registry.histogram(
+            "rest_client_request_duration_seconds", "From sent to answered.", labels, buckets=seconds
+        )
+        self._sent = registry.histogram("rest_client_request_size_bytes", "Bodies sent.", labels, buckets=sizes)
+        self._received = registry.histogram(
+            "rest_client_response_size_bytes", "Bodies received.", labels, buckets=sizes
+        )
+        self._limited = registry.histogram(
+            "rest_client_rate_limiter_duration_seconds", "Waiting for the client's own limit.", labels, buckets=seconds
+        )
+        self._retries = registry.counter(
+            "rest_client_request_retries_total", "Requests that were repeated.", ("code", "verb", "host")
+        )
+
+    def __call__(self, verb: str, code: str, seconds: float, sent: int, received: int, attempt: int) -> None:
+        self._seconds.labels(verb, self._host).observe(seconds)
+        self._sent.labels(verb, self._host).observe(sent)
+        self._received.labels(verb, self._host).observe(received)
+        if attempt > 1:
+            self._retries.labels(code, verb, self._host).inc()
+
+    def limited(self, verb: str, seconds: float) -> None:
+        """A request waited this long before it was sent."""
+        self._limited.labels(verb, self._host).observe(seconds)
+
+
 class InformerMetrics:
     """One kind's relists and restarts; implements `reflector.Observer`."""
 
@@ -161,8 +195,12 @@ class InformerMetrics:
 class CacheCollector(Collector):
     """What the cache holds, computed when scraped."""
 
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
+    def __init__(self, *caches: Cache) -> None:
+        self._caches = list(caches)
+
+    def add(self, cache: Cache) -> None:
+        """One more cluster; objects of equal kinds are summed."""
+        self._caches.append(cache)
 
     def collect(self) -> Iterable[Metric]:
         labels = ("group", "version", "resource")
@@ -173,12 +211,19 @@ class CacheCollector(Collector):
         age = GaugeMetricFamily(
             "informer_last_event_age_seconds", "Seconds since the server was last heard.", labels=labels
         )
-        for kind in dict.fromkeys(informer.kind for informer in self._cache.informers):
-            parts = [part for i in self._cache.informers if i.kind == kind for part in i.parts]
+        unfresh = GaugeMetricFamily(
+            "informer_unfresh_seconds",
+            "Seconds since the cache stopped being kept current, 0 when it is.",
+            labels=labels,
+        )
+        informers = [informer for cache in self._caches for informer in cache.informers]
+        for kind in dict.fromkeys(informer.kind for informer in informers):
+            parts = [part for i in informers if i.kind == kind for part in i.parts]
             values = (kind.group, kind.version, kind.plural)
             objects.add_metric(values, sum(len(part.store) for part in parts))
             version.add_metric(values, max(part.seen_version for part in parts))
+            unfresh.add_metric(values, max(part.stale_s() for part in parts))
             contacts = [contact for part in parts if (contact := part.last_contact_s()) is not None]
             if contacts:
                 age.add_metric(values, max(contacts))
-        return (objects, version, age)
+        return (objects, version, age, unfresh)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
+
+from agentops.values.kinds import Kind
 
 
 @frozen(slots=True, order=True)
@@ -34,6 +36,30 @@ class Result:
 
     requeue_after: float | None = None
     priority: int | None = None
+
+
+class Getter(Protocol):
+    """The one method that is needed of `Client`."""
+
+    async def try_get(
+        self, kind: Kind, name: str, namespace: str = "", *, metadata_only: bool = False
+    ) -> dict[str, Any] | None: ...
+
+
+def object_reconciler(
+    client: Getter,
+    kind: Kind,
+    reconcile: Callable[[dict[str, Any]], Awaitable[Result | None]],
+    *,
+    metadata_only: bool = False,
+) -> Reconciler:
+    """A reconciler that is given the object itself; for an object that is gone there is nothing to do."""
+
+    async def run(request: Request) -> Result | None:
+        obj = await client.try_get(kind, request.name, request.namespace, metadata_only=metadata_only)
+        return None if obj is None else await reconcile(obj)
+
+    return run
 
 
 Reconciler = Callable[[Request], Awaitable[Result | None]]

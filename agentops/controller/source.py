@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import anyio
@@ -136,6 +136,31 @@ class KindSource(_Filtered):
         return self._informer.last_error or "the first list has not been answered"
 
 
+class FuncSource:
+    """Anything else: `function(enqueue)` runs as long as the controller and calls `enqueue(request, priority)`."""
+
+    def __init__(self, function: Callable[[Enqueue], Awaitable[None]], name: str = "") -> None:
+        self.name = name or f"func:{getattr(function, '__name__', type(function).__name__)}"
+        self._function = function
+        self._enqueue: Enqueue | None = None
+
+    def start(self, enqueue: Enqueue) -> None:
+        self._enqueue = enqueue
+
+    async def run(self) -> None:
+        assert self._enqueue is not None
+        await self._function(self._enqueue)
+
+    async def wait_for_sync(self) -> None:
+        """There is nothing to wait for."""
+
+    def stop(self) -> None:
+        """`run` is cancelled by the controller."""
+
+    def why_not_synced(self) -> str:
+        return ""
+
+
 class ChannelSource(_Filtered):
     """Events from elsewhere in the process: `send(obj)` is a generic event for that object."""
 
@@ -146,9 +171,12 @@ class ChannelSource(_Filtered):
         self.name = f"channel:{kind.resource}"
         self._kind = kind
         self._early: deque[ObjectEvent] = deque(maxlen=buffer)
+        self._closed = False
 
     def send(self, obj: Mapping[str, Any]) -> None:
         """From the controller's own event loop. Before the controller runs, the last `buffer` are kept."""
+        if self._closed:
+            return
         raw = encode(obj)
         meta = decode_meta(raw)
         event = ObjectEvent("generic", None, Entry(self._kind, meta, raw, version_number(meta.resource_version)))
@@ -156,6 +184,10 @@ class ChannelSource(_Filtered):
             self._early.append(event)
         else:
             self._on_event(event)
+
+    def close(self) -> None:
+        """There will be no more events; later ones are ignored."""
+        self._closed = True
 
     def start(self, enqueue: Enqueue) -> None:
         self._enqueue = enqueue

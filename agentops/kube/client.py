@@ -7,6 +7,7 @@ write without that header is never repeated, because it may have happened.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ import anyio
 import orjson
 
 from agentops.kube.errors import ApiError, Conflict, TransportError, UnsupportedMediaType, error_from_response
+from agentops.kube.limiter import RequestLimiter
 from agentops.kube.transport import Query, Response, StreamResponse, Transport
 from agentops.net.retry import retrying
 from agentops.telemetry.logging import get_logger
@@ -29,6 +31,9 @@ Patch = Mapping[str, Any] | list[Any]
 QueryList = list[tuple[str, str]]
 Observe = Callable[[str, str], None]
 """Called with (method, status code) once per answer; the code of no answer is `<error>`, as in Go."""
+
+Measure = Callable[[str, str, float, int, int, int], None]
+"""Called with (method, status code, seconds, bytes sent, bytes received, number of the try) once per answer."""
 
 T = TypeVar("T")
 
@@ -58,14 +63,28 @@ class ApiClient:
         user_agent: str = "agentops",
         field_manager: str = "agentops",
         observe: Observe | None = None,
+        measure: Measure | None = None,
+        limiter: RequestLimiter | None = None,
+        dry_run: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self.transport = transport
         self.field_manager = field_manager
+        self.dry_run = dry_run
+        """Whether writes are only tried, unless a call says otherwise."""
+        self._measure = measure
+        self._limiter = limiter
         self._user_agent = user_agent
         self._observe = observe
         self._clock = clock or SystemClock()
         self._warnings: set[str] = set()
+
+    def with_defaults(self, *, field_manager: str | None = None, dry_run: bool | None = None) -> ApiClient:
+        """The same client with another field manager, or one that only tries its writes."""
+        other = copy.copy(self)
+        other.field_manager = field_manager or self.field_manager
+        other.dry_run = self.dry_run if dry_run is None else dry_run
+        return other
 
     # reads
 
@@ -132,7 +151,7 @@ class ApiClient:
         namespace: str = "",
         name: str = "",
         subresource: str = "",
-        dry_run: bool = False,
+        dry_run: bool | None = None,
         field_manager: str | None = None,
     ) -> Object:
         """POST `obj`; with `name` and `subresource` to a subresource such as eviction or token."""
@@ -146,7 +165,7 @@ class ApiClient:
         obj: Mapping[str, Any],
         *,
         subresource: str = "",
-        dry_run: bool = False,
+        dry_run: bool | None = None,
         field_manager: str | None = None,
     ) -> Object:
         """PUT `obj`. Raises Conflict when its resourceVersion is no longer current."""
@@ -165,7 +184,7 @@ class ApiClient:
         subresource: str = "",
         field_manager: str | None = None,
         force: bool = False,
-        dry_run: bool = False,
+        dry_run: bool | None = None,
     ) -> Object:
         """PATCH with `type` merge, json, strategic (built-in kinds only) or apply."""
         query = self._write_query(field_manager, dry_run)
@@ -183,7 +202,7 @@ class ApiClient:
         field_manager: str | None = None,
         force: bool = True,
         subresource: str = "",
-        dry_run: bool = False,
+        dry_run: bool | None = None,
     ) -> Object:
         """Server-side apply: the server makes `obj`'s fields ours and drops what we no longer name.
 
@@ -213,7 +232,7 @@ class ApiClient:
         grace_s: int | None = None,
         uid: str | None = None,
         resource_version: str | None = None,
-        dry_run: bool = False,
+        dry_run: bool | None = None,
     ) -> Object:
         """DELETE. `uid` and `resource_version` are preconditions (Conflict).
 
@@ -225,7 +244,7 @@ class ApiClient:
         preconditions = {"uid": uid, "resourceVersion": resource_version}
         if any(preconditions.values()):
             options["preconditions"] = {key: value for key, value in preconditions.items() if value}
-        if dry_run:
+        if self.dry_run if dry_run is None else dry_run:
             options["dryRun"] = ["All"]
         return await self._json("DELETE", kind.path(_namespace(kind, namespace, name), name), obj=options)
 
@@ -259,6 +278,9 @@ class ApiClient:
         attempt = 0
         while True:
             attempt += 1
+            if self._limiter is not None:
+                await self._limiter.wait(method)
+            started = self._clock.boottime() if self._measure is not None else 0.0
             try:
                 answer = await self.transport.request(
                     method, path, query=query, headers=sent, body=body, timeout_s=timeout_s
@@ -267,7 +289,11 @@ class ApiClient:
                 self._count(method, "<error>")
                 raise
             self._count(method, str(answer.status))
-            self._warn(answer.headers)
+            if self._measure is not None:
+                seconds = self._clock.boottime() - started
+                self._measure(method, str(answer.status), seconds, len(body or b""), len(answer.body), attempt)
+            if "warning" in answer.headers:
+                self._warn(answer.headers)
             if answer.status < 400:
                 return answer
             error = error_from_response(answer.status, answer.body, answer.headers)
@@ -335,9 +361,9 @@ class ApiClient:
             raise TransportError(f"{method} {path}: the answer is not a JSON object")
         return result
 
-    def _write_query(self, field_manager: str | None, dry_run: bool) -> QueryList:
+    def _write_query(self, field_manager: str | None, dry_run: bool | None) -> QueryList:
         query = [("fieldManager", field_manager or self.field_manager)]
-        if dry_run:
+        if self.dry_run if dry_run is None else dry_run:
             query.append(("dryRun", "All"))
         return query
 
