@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from agentops.api.model_reference import AmbiguousModel, BadModelReference, find_model
 from agentops.api.schedule import schedule_problem
 from agentops.api.types.agent import BUILTIN_TOOLS, CONCURRENCY_POLICIES, MODES, Agent, AgentSpec, ToolHooksSpec
 from agentops.api.types.agenttool import MCP_SOURCES, AgentTool
@@ -110,15 +111,12 @@ def tool_sources(tool: AgentTool) -> list[str]:
 
 
 def split_model(text: str, spec: AgentSpec) -> tuple[str, str]:
-    """`(provider, model)` of `provider/model`; a bare model goes to primaryProvider, else to the first Provider.
-
-    The provider is empty when there is none to take.
-    """
-    provider, slash, model = text.partition("/")
-    if slash:
-        return provider, model
-    first = spec.provider_refs[0].name if spec.provider_refs else ""
-    return spec.primary_provider or first, text
+    """`(provider, model)` by the rule of `api.model_reference`; the provider is empty when there is none to take."""
+    try:
+        found = find_model(text, [binding.name for binding in spec.provider_refs], spec.primary_provider)
+    except BadModelReference:
+        return "", text
+    return found.provider, found.model
 
 
 def model_allowed(allow_list: Sequence[str], model: str) -> bool:
@@ -156,19 +154,14 @@ def _models(spec: AgentSpec) -> list[FieldError]:
     if spec.primary_provider and spec.primary_provider not in bound:
         errors.append(invalid("spec.primaryProvider", _not_bound(spec.primary_provider, bound)))
     for path, text in _model_fields(spec):
-        provider, slash, model = text.partition("/")
-        if slash and not model:
-            errors.append(invalid(path, f"{text!r} names a provider but no model"))
-        elif slash and provider not in bound:
-            errors.append(invalid(path, _not_bound(provider, bound)))
-        elif text and not slash and not spec.primary_provider and len(bound) > 1:
-            errors.append(
-                required(
-                    "spec.primaryProvider",
-                    f"{path.removeprefix('spec.')} {text!r} has no provider prefix and several providers are bound; "
-                    f"set primaryProvider or write provider/{text}",
-                )
-            )
+        if not text:
+            continue
+        try:
+            find_model(text, bound, spec.primary_provider)
+        except AmbiguousModel as problem:
+            errors.append(required("spec.primaryProvider", f"{path.removeprefix('spec.')} {problem}"))
+        except BadModelReference as problem:
+            errors.append(invalid(path, str(problem)))
     return errors
 
 

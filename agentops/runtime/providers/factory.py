@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 from attrs import frozen
 
+from agentops.api.model_reference import BadModelReference, find_model
 from agentops.api.runtime_config import ProviderConfig, RuntimeConfig
 from agentops.runtime.errors import ConfigFault
 from agentops.runtime.providers.base import Adapter
@@ -43,11 +44,9 @@ def api_key_variable(provider: ProviderConfig) -> str:
 
 
 def resolve_model(reference: str, config: RuntimeConfig, field: str) -> ModelRef:
-    """Split `provider/model` at the first slash.
+    """The provider and model that `reference` means, by the rule of `api.model_reference`.
 
-    A prefix that is no provider makes the whole text a model of `primaryProvider` when that is set,
-    or when the only candidate is an openrouter account (whose model ids contain slashes); otherwise
-    it is a ConfigFault, because a typo would else reach the wrong account.
+    Raises ConfigFault, which names `field` and the fix.
     """
     if not config.providers:
         raise ConfigFault("providers: the agent has no provider; bind one in spec.providers")
@@ -58,18 +57,11 @@ def resolve_model(reference: str, config: RuntimeConfig, field: str) -> ModelRef
         raise ConfigFault(
             f"primaryProvider: {config.primary_provider!r} is not among the bound providers {sorted(by_name)}"
         )
-    primary = by_name[config.primary_provider] if config.primary_provider else config.providers[0]
-    prefix, slash, model = reference.partition("/")
-    if slash and prefix in by_name:
-        if not model:
-            raise ConfigFault(f"{field}: {reference!r} names a provider but no model")
-        return ModelRef(by_name[prefix], model)
-    if slash and config.primary_provider is None and primary.type != "openrouter":
-        raise ConfigFault(
-            f"{field}: {reference!r} begins with {prefix!r}, which is not among the bound providers {sorted(by_name)}; "
-            "fix the prefix, or set primaryProvider to take the whole text as its model"
-        )
-    return ModelRef(primary, reference)
+    try:
+        found = find_model(reference, by_name, config.primary_provider)
+    except BadModelReference as problem:
+        raise ConfigFault(f"{field}: {problem}") from None
+    return ModelRef(by_name[found.provider], found.model)
 
 
 class AdapterFactory:

@@ -150,6 +150,7 @@ def test_the_name_of_an_agent_must_do_for_a_service(name: str) -> None:
         {"builtinTools": [], "tools": [{"name": "a.b"}]},
         {"toolHooks": {"memorySaveRules": [{"tool": "bash", "matchOutput": r"(?i)error: \w+"}]}},
         {"fallbackModels": ["bare", "local/meta/llama"]},
+        {"model": "meta/llama", "primaryProvider": "local"},
     ],
 )
 def test_agents_that_are_fine(change: Obj) -> None:
@@ -159,7 +160,8 @@ def test_agents_that_are_fine(change: Obj) -> None:
 def test_an_unknown_prefix_names_the_bound_providers_and_the_fix() -> None:
     (error,) = check("Agent", {**AGENT, "model": "remote/x"}).errors
     assert str(error) == (
-        "spec.model: 'remote' is not one of the bound providers (local); add it to spec.providerRefs or fix the prefix"
+        "spec.model: 'remote' is not one of the bound providers (local); add it to spec.providerRefs or fix "
+        "the prefix, or set primaryProvider to take the whole text as its model"
     )
 
 
@@ -214,7 +216,7 @@ def test_the_allow_list_of_a_provider(allowed: tuple[str, ...], model: str, good
 def test_models_are_split_at_the_first_slash() -> None:
     spec = agent(providerRefs=[{"name": "a"}, {"name": "local"}]).spec
     assert split_model("local/meta/llama", spec) == ("local", "meta/llama")
-    assert split_model("bare", spec) == ("a", "bare")
+    assert split_model("bare", spec) == ("", "bare"), "nobody knows whose"
     assert split_model("bare", agent(primaryProvider="local").spec) == ("local", "bare")
 
 

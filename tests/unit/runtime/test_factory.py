@@ -23,12 +23,12 @@ def config(**fields: Any) -> RuntimeConfig:
     [
         ("cloud/m", {}, ("cloud", "m")),
         ("cloud/a/b", {}, ("cloud", "a/b")),
-        ("m", {}, ("local", "m")),
+        ("m", {"providers": (LOCAL,)}, ("local", "m")),
         ("m", {"primary_provider": "cloud"}, ("cloud", "m")),
         ("meta/llama", {"primary_provider": "cloud"}, ("cloud", "meta/llama")),
         (
             "meta/llama",
-            {"providers": (ProviderConfig(name="r", type="openrouter"),)},
+            {"providers": (ProviderConfig(name="r", type="openrouter"),), "primary_provider": "r"},
             ("r", "meta/llama"),
         ),
     ],
@@ -46,6 +46,7 @@ def test_a_reference_is_split_at_the_first_slash(
         ("lokal/m", {}, "fix the prefix"),
         ("local/", {}, "no model"),
         ("", {}, "no model is set"),
+        ("m", {}, "several providers are bound"),
         ("m", {"primary_provider": "gone"}, "primaryProvider: 'gone'"),
         ("m", {"providers": ()}, "no provider"),
     ],
