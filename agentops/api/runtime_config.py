@@ -101,6 +101,8 @@ class RuntimeConfig:
     system_prompt: str = ""
     platform_protocol: str = ""
     builtin_tools: tuple[str, ...] = wire("builtinTools", always=True, default=())
+    tool_env: tuple[str, ...] = ()
+    """Names of the variables of `spec.env` that tools get beside the few the platform allows; never a secret's."""
     tools: tuple[ToolConfig, ...] = wire("tools", always=True, default=())
     context_files: tuple[ContextFile, ...] = wire("contextFiles", always=True, default=())
     temperature: float | None = None

@@ -76,6 +76,7 @@ async def open_agent(
             http=http,
             clock=clock,
             max_result_chars=config.max_tool_result_chars,
+            variables=config.tool_env,
         )
         if memory is not None:
             tools += memory_tools(memory)

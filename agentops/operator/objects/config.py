@@ -24,6 +24,7 @@ from agentops.api.types import AgentSpec, ProviderSpec
 from agentops.api.types.shared import GoogleDefaults, ProviderCallDefaults
 from agentops.kube.kinds import CONFIG_MAP
 from agentops.operator.objects import names
+from agentops.operator.objects.env import tool_variables
 from agentops.operator.objects.meta import child_labels, manifest
 from agentops.operator.objects.protocol import MemoryHabits, platform_protocol
 
@@ -38,7 +39,11 @@ class BoundProvider:
 
 
 def runtime_config(agent: str, namespace: str, spec: AgentSpec, providers: Sequence[BoundProvider]) -> RuntimeConfig:
-    """What the runtime is told. Secrets appear as the names of the variables that hold them."""
+    """What the runtime is told. Secrets appear as the names of the variables that hold them.
+
+    The protocol is silent about a team as long as the runtime has no tools to reach it
+    (`spec.delegation` is in `api.not_in_effect`): a model told of run_agent would call it in vain.
+    """
     memory, delegation = spec.memory, spec.delegation
     return RuntimeConfig(
         providers=tuple(provider_config(bound) for bound in providers),
@@ -51,11 +56,10 @@ def runtime_config(agent: str, namespace: str, spec: AgentSpec, providers: Seque
             agent=agent,
             mode=spec.mode,
             namespace=namespace,
-            team=delegation.team if delegation else (),
-            max_fan_out=delegation.max_fan_out if delegation else None,
             memory=MemoryHabits(auto_save=memory.auto_save, auto_search=memory.auto_search) if memory else None,
         ),
         builtin_tools=spec.builtin_tools,
+        tool_env=tool_variables(spec, [(bound.name, bound.spec) for bound in providers]),
         context_files=tuple(
             ContextFile(path=f"{names.CONTEXT_DIR}/{file.config_map_ref.key}") for file in spec.context_files
         ),

@@ -80,6 +80,13 @@ def agent_variables(
     return deduplicate([*variables, *(item for item in theirs if item["name"] not in RESERVED)])
 
 
+def tool_variables(spec: AgentSpec, providers: Sequence[tuple[str, ProviderSpec]]) -> tuple[str, ...]:
+    """Names of `spec.env` that tools may see: what stands readable in the spec, and is not also a secret's name."""
+    secret = {item.name for item in spec.secrets}
+    secret.update(variable["name"] for name, provider in providers for variable in provider_variables(name, provider))
+    return tuple(sorted(name for name in spec.env if name not in RESERVED and name not in secret))
+
+
 def turn_grace_s(pod_grace_s: int) -> int:
     """How much of the pod's grace a turn may use: the last ten seconds, or half, are for writing things down."""
     return pod_grace_s - min(10, pod_grace_s // 2)

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 import anyio
@@ -32,15 +32,15 @@ _ALLOWED = frozenset(
 _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"})
 
 
-def child_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What a child of the runtime may know of `env`: names on a list, never a key or a token.
+def child_environment(env: Mapping[str, str], also: Collection[str] = ()) -> dict[str, str]:
+    """What a child of the runtime may know of `env`: names on a list and `also`, never a key or a token.
 
     Proxy settings pass unless they carry credentials.
     """
     child = {
         name: value
         for name, value in env.items()
-        if name in _ALLOWED or name.startswith("LC_") or (name.upper() in _PROXIES and "@" not in value)
+        if name in _ALLOWED or name in also or name.startswith("LC_") or (name.upper() in _PROXIES and "@" not in value)
     }
     child.setdefault("PATH", os.defpath)
     child.setdefault("HOME", "/tmp")
@@ -67,9 +67,16 @@ class BashTool:
         ("command",),
     )
 
-    def __init__(self, workspace: Workspace, env: Mapping[str, str], clock: Clock, limit_chars: int) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        env: Mapping[str, str],
+        clock: Clock,
+        limit_chars: int,
+        variables: Collection[str] = (),
+    ) -> None:
         self._workspace = workspace
-        self._env = child_environment(env)
+        self._env = child_environment(env, variables)
         self._clock = clock
         self._limit = limit_chars
         self._count = 0

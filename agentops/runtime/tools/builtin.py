@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import httpx2
 
@@ -28,13 +28,17 @@ def builtin_tools(
     http: httpx2.AsyncClient,
     clock: Clock,
     max_result_chars: int,
+    variables: Collection[str] = (),
 ) -> list[Tool]:
-    """The tools of `names`, once each, in that order. Names that are no built-in are logged and left out."""
+    """The tools of `names`, once each, in that order. Names that are no built-in are logged and left out.
+
+    `variables` of `env` are the user's own, which commands may see.
+    """
     tools: list[Tool] = []
     for name in dict.fromkeys(names):
         match name:
             case "bash":
-                tools.append(BashTool(workspace, env, clock, max_result_chars))
+                tools.append(BashTool(workspace, env, clock, max_result_chars, variables))
             case "read":
                 tools.append(ReadTool(workspace))
             case "write":

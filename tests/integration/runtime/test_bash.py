@@ -94,6 +94,12 @@ async def test_an_impossible_timeout_is_refused(bash: BashTool, timeout: int) ->
         await bash.run({"command": "true", "timeout": timeout})
 
 
+def test_children_get_the_variables_the_config_names() -> None:
+    env = {"PATH": "/bin", "REGION": "eu", "OPENAI_API_KEY": "x"}
+    assert child_environment(env, ("REGION", "ABSENT"))["REGION"] == "eu"
+    assert "OPENAI_API_KEY" not in child_environment(env, ("REGION",))
+
+
 def test_children_get_no_secret() -> None:
     env: dict[str, Any] = {
         "PATH": "/bin",

@@ -11,10 +11,11 @@ from support.operator import agent, provider
 from agentops.operator.inputs import AgentInputs
 from agentops.operator.objects import names
 from agentops.operator.objects.config import BoundProvider, call_defaults, runtime_config
-from agentops.operator.objects.env import Endpoints, agent_variables
+from agentops.operator.objects.env import Endpoints, agent_variables, tool_variables
 from agentops.operator.objects.job import fits_inline
 from agentops.operator.objects.pod import PodInputs, daemon_template
 from agentops.operator.objects.probe_request import models_request
+from agentops.operator.objects.protocol import platform_protocol
 from agentops.operator.plan import render
 
 INPUTS = AgentInputs(providers=(BoundProvider(name="local", spec=provider().spec),))
@@ -118,8 +119,21 @@ def test_the_protocol_follows_the_memory_settings(save: bool, search: bool) -> N
     assert ("Do NOT call mem_search" in text) is not search
 
 
+def test_a_team_that_cannot_be_reached_yet_is_not_in_the_protocol() -> None:
+    assert protocol(delegation={"team": ["scribe"]}) == protocol()
+
+
+def test_tools_see_the_variables_of_the_spec_and_no_secret() -> None:
+    spec = agent(
+        env={"REGION": "eu", "AGENT_NAME": "x", "BOTH": "plain", "SM_API_KEY": "pasted"},
+        secrets=[{"name": "BOTH", "secretRef": {"name": "s", "key": "k"}}],
+    ).spec
+    keyed = provider(apiKeySecret={"name": "s", "key": "k"}).spec
+    assert tool_variables(spec, [("sm", keyed)]) == ("REGION",)
+
+
 def test_the_protocol_lists_the_team_and_its_cap() -> None:
-    text = protocol(delegation={"team": ["scribe", "tester"], "maxFanOut": 3})
+    text = platform_protocol(agent="a", mode="daemon", namespace="n", team=("scribe", "tester"), max_fan_out=3)
     assert "## Delegation" in text
     assert "- scribe\n- tester" in text
     assert "Maximum parallel delegations per fan-out: 3" in text
