@@ -13,7 +13,14 @@ import httpx2
 import orjson
 
 from agentops.api.codec import WireError, dumps, loads
-from agentops.api.runs import RUN_NAME_HEADER, TOKEN_HEADER, AcceptedRun, PromptRequest, RunRecord
+from agentops.api.runs import (
+    RUN_NAME_HEADER,
+    RUN_UID_HEADER,
+    TOKEN_HEADER,
+    AcceptedRun,
+    PromptRequest,
+    RunRecord,
+)
 from agentops.clients.errors import Busy, NotFound, NotSent, Refused, RuntimeClientError, Unanswered, Unauthorized
 
 REQUEST_TIMEOUT_S = 10.0
@@ -30,16 +37,19 @@ class RuntimeClient:
         self._base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}", TOKEN_HEADER: token} if token else {}
 
-    async def start(self, run: str, prompt: str, headers: Mapping[str, str] | None = None) -> AcceptedRun:
-        """Ask for an asynchronous run. Idempotent by `run` as long as the pod's state lives.
+    async def start(
+        self, run: str, prompt: str, headers: Mapping[str, str] | None = None, *, uid: str = ""
+    ) -> AcceptedRun:
+        """Ask for an asynchronous run. Idempotent by `run` and `uid` as long as the pod's state lives.
 
-        Raises NotSent, Unanswered, Busy, Unauthorized or Refused.
+        Raises NotSent, Unanswered, Busy, Unauthorized or Refused (409: the name is taken by another prompt).
         """
         sent = {
             **(headers or {}),
             "Content-Type": "application/json",
             "Prefer": "respond-async",
             RUN_NAME_HEADER: run,
+            **_uid(uid),
         }
         response = await self._request("POST", "/prompt", content=dumps(PromptRequest(prompt=prompt)), headers=sent)
         if response.status_code != 202:
@@ -49,13 +59,18 @@ class RuntimeClient:
             )
         return _parse(AcceptedRun, response)
 
-    async def run(self, name: str) -> RunRecord:
-        """The record of a run. Raises NotFound when there is none, else as `start`."""
-        return _parse(RunRecord, await self._request("GET", f"/runs/{name}"))
+    async def run(self, name: str, *, uid: str = "", wait_s: int = 0) -> RunRecord:
+        """The record of a run; with `wait_s`, when it has ended or that time has passed.
 
-    async def abort(self, run: str) -> None:
+        A runtime that cannot wait answers at once. Raises NotFound when there is no such record, else as `start`.
+        """
+        headers = {**_uid(uid), **({"Prefer": f"wait={wait_s}"} if wait_s else {})}
+        answer = await self._request("GET", f"/runs/{name}", headers=headers, timeout_s=REQUEST_TIMEOUT_S + wait_s)
+        return _parse(RunRecord, answer)
+
+    async def abort(self, run: str, *, uid: str = "") -> None:
         """Stop the turn of `run`. Nothing happens when another run, or none, is the current one."""
-        await self._request("DELETE", "/abort", headers={RUN_NAME_HEADER: run})
+        await self._request("DELETE", "/abort", headers={RUN_NAME_HEADER: run, **_uid(uid)})
 
     async def events(self, name: str, after: int | None = None) -> AsyncIterator[dict[str, Any]]:
         """The run's FEP events from the start, or after sequence number `after`, until the stream ends."""
@@ -78,12 +93,22 @@ class RuntimeClient:
             raise Unanswered(f"GET {url}: {_said(error)}") from error
 
     async def _request(
-        self, method: str, path: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> httpx2.Response:
         url = self._base_url + path
         try:
             response = await self._http.request(
-                method, url, content=content, headers={**self._headers, **(headers or {})}, timeout=REQUEST_TIMEOUT_S
+                method,
+                url,
+                content=content,
+                headers={**self._headers, **(headers or {})},
+                timeout=httpx2.Timeout(REQUEST_TIMEOUT_S, read=timeout_s),
             )
         except _NOT_SENT as error:
             raise NotSent(f"{method} {url}: no connection ({_said(error)})") from error
@@ -92,6 +117,10 @@ class RuntimeClient:
         if response.status_code >= 400:
             _raise_refusal(response, method, url)
         return response
+
+
+def _uid(uid: str) -> dict[str, str]:
+    return {RUN_UID_HEADER: uid} if uid else {}
 
 
 def _raise_refusal(response: httpx2.Response, method: str, url: str) -> None:

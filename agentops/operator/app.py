@@ -37,6 +37,8 @@ from agentops.values.clock import Clock, SystemClock
 log = get_logger("operator")
 
 HttpFactory = Callable[[], httpx2.AsyncClient]
+UNLIMITED = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
+"""Every run that is followed holds a connection while its pod holds back the answer."""
 
 
 class Operator:
@@ -49,7 +51,7 @@ class Operator:
         *,
         runtime_image: str,
         clock: Clock | None = None,
-        http: HttpFactory = http_client,
+        http: HttpFactory = lambda: http_client(limits=UNLIMITED),
         random_text: Callable[[], str] = lambda: secrets.token_urlsafe(32),
     ) -> None:
         clock = clock or SystemClock()

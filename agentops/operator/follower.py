@@ -52,6 +52,8 @@ CONNECT_PATIENCE_S = 20.0
 """How long connections that are refused are tried again before the run is given back to the queue."""
 FIRST_POLL_S = 0.25
 LAST_POLL_S = 2.0
+WAIT_S = 20
+"""How long the runtime may hold its answer until the run has ended; one that does not is polled instead."""
 ABORT_PATIENCE_S = 30.0
 ABORT_EVERY_S = 2.0
 
@@ -181,7 +183,7 @@ class RunFollower:
         while True:
             try:
                 client = await target.client()
-                await client.start(target.run, prompt, headers)
+                await client.start(target.run, prompt, headers, uid=target.uid)
             except NotSent as error:
                 if self._clock.boottime() < give_up:
                     await self._clock.sleep(FIRST_POLL_S)
@@ -200,24 +202,31 @@ class RunFollower:
 
     async def _follow(self, target: Target) -> None:
         pause_s = FIRST_POLL_S
+        wait_s = 0  # the first answer says that the agent has the run; the next may take its time
         client: RuntimeClient | None = None
         while True:
             try:
                 client = client or await target.client()
-                record = await client.run(target.run)
+                asked = self._clock.boottime()
+                record = await client.run(target.run, uid=target.uid, wait_s=wait_s)
             except NotFound as error:
                 self._observe(target, State.LOST, str(error))
                 return
             except RuntimeClientError as error:
                 # The pod may be restarting, its record survives that; the reconciler says when it is gone.
                 log.info("run.unreachable", error=str(error))
-                client = None
+                client, wait_s = None, 0
             else:
                 if record.state in RunState.TERMINAL:
                     self._observe(target, State.ENDED, record=record)
                     return
                 if self._observations[target.uid].state is not State.FOLLOWING:
                     self._observe(target, State.FOLLOWING, "the agent has the run", record=record)
+                if wait_s and self._clock.boottime() - asked >= LAST_POLL_S:
+                    continue
+                if not wait_s:
+                    wait_s = WAIT_S
+                    continue
             await self._clock.sleep(pause_s)
             pause_s = min(LAST_POLL_S, pause_s * 1.5)
 
@@ -235,7 +244,7 @@ class RunFollower:
             try:
                 has_it = self._observations[target.uid].state is State.FOLLOWING
                 client = await target.client()
-                await client.abort(target.run)
+                await client.abort(target.run, uid=target.uid)
             except RuntimeClientError as error:
                 log.info("run.abort-unanswered", run=str(target.request), error=str(error))
             else:

@@ -95,6 +95,7 @@ class Run:
 
     record: RunRecord
     log: EventLog | None = None
+    uid: str = ""
     done: anyio.Event = field(factory=anyio.Event)
 
 
@@ -213,7 +214,7 @@ class Agent:
             raise BusyFault(self._active.record.name if self._active else "")
         name = request.name or f"prompt-{self._new_id()}"
         record = RunRecord(name=name, model=self._chain.primary.label, started_at=self._clock.now())
-        run = self._active = Run(record, EventLog(RUN_CAPACITY))
+        run = self._active = Run(record, EventLog(RUN_CAPACITY), request.uid)
         try:
             await self._store.begin(StoredRun(record, request.uid, request.prompt_sha256))
         except BaseException:
@@ -224,19 +225,21 @@ class Agent:
         self._tasks.start_soon(self._execute, run, request, self._scope)
         return run
 
-    async def find(self, name: str) -> Run | None:
-        """The run of that name, going or finished."""
+    async def find(self, name: str, uid: str = "") -> Run | None:
+        """The run of that name, going or finished; with `uid`, not that of another object of the name."""
         if self._active is not None and self._active.record.name == name:
-            return self._active
-        if name in self._unwritten:
-            return self._unwritten[name]
-        stored = await self._store.get(name)
-        return _finished(stored.record) if stored is not None else None
+            found: Run | None = self._active
+        elif name in self._unwritten:
+            found = self._unwritten[name]
+        else:
+            stored = await self._store.get(name)
+            found = _finished(stored.record, stored.uid) if stored is not None else None
+        return found if found is not None and _same(uid, found.uid) else None
 
     async def _known(self, request: RunRequest) -> Run | None:
         """The run `request` already made, if it did. Raises RunConflict when another made it."""
         stored = await self._store.get(request.name)
-        if stored is None or (request.uid and stored.uid and request.uid != stored.uid):
+        if stored is None or not _same(request.uid, stored.uid):
             return None
         if request.prompt_sha256 != stored.prompt_sha256:
             raise RunConflict(f"run {request.name} exists with another prompt; a run name is executed once")
@@ -255,12 +258,13 @@ class Agent:
         replay.close()
         return replay
 
-    def abort(self, run: str = "") -> bool:
-        """Stop the turn that is going, or with `run` only that one's; False when there is none such.
+    def abort(self, run: str = "", uid: str = "") -> bool:
+        """Stop the turn that is going, or with `run` (and `uid`) only that one's; False when there is none such.
 
         The agent stays busy until the turn's task has ended.
         """
-        if run and (self._active is None or self._active.record.name != run):
+        active = self._active
+        if active is None or (run and active.record.name != run) or not _same(uid, active.uid):
             return False
         return self._stop(RunFailure.ABORTED)
 
@@ -469,10 +473,16 @@ class Agent:
                 )
             except StoreFault as fault:
                 log.error("run.not_written", run=record.name, error=str(fault))
-                self._unwritten[record.name] = _finished(record)
+                uid = self._active.uid if self._active is not None else ""
+                self._unwritten[record.name] = _finished(record, uid)
 
 
-def _finished(record: RunRecord) -> Run:
-    run = Run(record)
+def _finished(record: RunRecord, uid: str) -> Run:
+    run = Run(record, uid=uid)
     run.done.set()
     return run
+
+
+def _same(asked: str, known: str) -> bool:
+    """Whether two uids may be of one object: a side that gave none does not object."""
+    return not asked or not known or asked == known

@@ -3,7 +3,7 @@
     POST   /prompt                 200 RunRecord; with `Prefer: respond-async` 202 {"run": name}
     POST   /prompt/stream          200 server-sent events of the run
     DELETE /abort                  200 {"ok": true, "aborted": bool}; with X-AgentOps-Run-Name only that run
-    GET    /runs/{name}            200 RunRecord, 404
+    GET    /runs/{name}            200 RunRecord, 404; with `Prefer: wait=N` when it has ended, or after N seconds
     GET    /runs/{name}/events     200 server-sent events, replayed from `Last-Event-ID`, ending after session_idle
     GET    /events                 200 server-sent events of everything, never ending
     GET    /working-memory         200 [message];  DELETE forgets it
@@ -11,14 +11,16 @@
     GET    /healthz /readyz /metrics   without a token
 
 Errors are `{"error": text}`. `X-AgentOps-Run-Name` names the run (and is answered with the name used),
-`X-AgentOps-Run-UID` tells objects of the same name apart, `Traceparent` and
+`X-AgentOps-Run-UID` tells objects of the same name apart on every route about a run, `Traceparent` and
 `X-AgentOps-Parent-Agent` say where it came from.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
+import anyio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -48,6 +50,8 @@ from agentops.values.names import is_dns1123_subdomain
 log = get_logger("runtime.http")
 
 MAX_BODY_BYTES = 4 << 20
+MAX_WAIT_S = 60
+_WAIT = re.compile(r"\bwait=(\d{1,6})\b", re.IGNORECASE)
 
 
 class _Refused(Exception):
@@ -111,10 +115,18 @@ class _Routes:
     async def abort(self, request: Request) -> Response:
         """With a run name, only that run: a late abort must not hit the next one."""
         name = request.headers.get(RUN_NAME_HEADER, "").strip()
-        return JSONResponse({"ok": True, "aborted": self._agent.abort(name)})
+        return JSONResponse({"ok": True, "aborted": self._agent.abort(name, _uid(request))})
 
     async def run(self, request: Request) -> Response:
-        return JSONResponse(_record_body((await self._find(request)).record))
+        """With `Prefer: wait=N`, the answer comes when the run has ended, at the latest after N seconds."""
+        run = await self._find(request)
+        asked = _WAIT.search(request.headers.get("prefer", ""))
+        wait_s = min(MAX_WAIT_S, int(asked[1])) if asked else 0
+        if wait_s:
+            with anyio.move_on_after(wait_s):
+                await run.done.wait()
+        headers = {"Preference-Applied": f"wait={wait_s}"} if wait_s else None
+        return JSONResponse(_record_body(run.record), headers=headers)
 
     async def run_events(self, request: Request) -> Response:
         return await self._stream(request, await self._find(request))
@@ -147,7 +159,7 @@ class _Routes:
                 RunRequest(
                     prompt=body.prompt,
                     name=name,
-                    uid=request.headers.get(RUN_UID_HEADER, "").strip(),
+                    uid=_uid(request),
                     context=body.context,
                     traceparent=request.headers.get("traceparent"),
                     parent_agent=request.headers.get(PARENT_AGENT_HEADER, "").strip()[:253],
@@ -160,7 +172,7 @@ class _Routes:
 
     async def _find(self, request: Request) -> Run:
         name = request.path_params["name"]
-        run = await self._agent.find(name)
+        run = await self._agent.find(name, _uid(request))
         if run is None:
             raise _Refused(404, f"run {name[:253]} is not known here")
         return run
@@ -191,6 +203,10 @@ async def _read_prompt(request: Request) -> PromptRequest:
     if not body.prompt.strip():
         raise _Refused(400, "prompt is required")
     return body
+
+
+def _uid(request: Request) -> str:
+    return request.headers.get(RUN_UID_HEADER, "").strip()[:253]
 
 
 def _record_body(record: RunRecord) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import httpx2
@@ -63,7 +64,7 @@ class Followed:
 
 
 @asynccontextmanager
-async def following(pod: Pod, woken: list[Request] | None = None) -> AsyncIterator[Followed]:
+async def following(pod: Any, woken: list[Request] | None = None) -> AsyncIterator[Followed]:
     wake: Callable[[Request], None] = (woken if woken is not None else []).append
     follower = RunFollower(wake, LoopClock())
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(pod)) as http:
@@ -90,9 +91,33 @@ async def test_a_prompt_is_posted_once_and_followed_to_its_end() -> None:
     post = pod.seen[0]
     assert post.headers["Prefer"] == "respond-async"
     assert post.headers["X-AgentOps-Run-Name"] == "r"
+    assert {request.headers["X-AgentOps-Run-UID"] for request in pod.seen} == {"uid"}
     assert post.headers["Authorization"] == "Bearer secret"
     assert post.headers["Traceparent"] == "00-a-b-01"
     assert woken == [KEY, KEY]
+
+
+async def test_the_end_is_known_as_soon_as_the_runtime_knows_it() -> None:
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        if "wait=" not in request.headers.get("Prefer", ""):
+            return RUNNING
+        await anyio.sleep(7)
+        return DONE
+
+    async with following(answer) as run:
+        started = anyio.current_time()
+        run.follower.resume(run.target)
+        await run.until(State.ENDED)
+        assert anyio.current_time() - started < 7.2
+
+
+async def test_a_runtime_that_cannot_wait_is_polled_with_pauses() -> None:
+    pod = Pod(get=[*[RUNNING] * 8, DONE])
+    async with following(pod) as run:
+        started = anyio.current_time()
+        run.follower.resume(run.target)
+        await run.until(State.ENDED)
+        assert anyio.current_time() - started > 5
 
 
 async def test_dispatching_twice_posts_once() -> None:
