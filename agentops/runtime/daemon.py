@@ -1,7 +1,7 @@
 """`agentops runtime daemon`: an agent that answers over HTTP until told to stop.
 
 Expected flow
-    Configuration, store and adapter first; then the socket; then prompts. On SIGTERM the agent takes
+    Configuration, state and adapter first; then the socket; then prompts. On SIGTERM the agent takes
     no more prompts and turns unready, but keeps serving, so that followers of the running turn see
     its end; when the turn ended, or was interrupted after `grace_s`, everything is written and closed.
 """
@@ -21,7 +21,8 @@ from agentops.net.serve import serve
 from agentops.runtime.agent import Agent
 from agentops.runtime.assembly import open_agent
 from agentops.runtime.http import make_app
-from agentops.runtime.settings import Settings
+from agentops.runtime.settings import Settings, load_config, prepare_directories
+from agentops.runtime.statelock import exclusive
 from agentops.telemetry.logging import get_logger
 from agentops.telemetry.metrics import Registry
 from agentops.values.clock import Clock, SystemClock
@@ -54,26 +55,32 @@ class Daemon:
                 self._stopping.set()
 
     async def _serve(self, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """The whole life, shielded: being cancelled is being asked to drain."""
-        with anyio.CancelScope(shield=True):
-            settings = self._settings
-            token = self._token()
-            address = ListenAddress.parse(settings.listen, settings.environ)
-            async with open_agent(settings, mode="daemon", registry=self._registry, clock=self._clock) as agent:
-                self._agent = agent
-                app = make_app(agent, token=token, registry=self._registry, ready=self._checks)
-                with bind(address) as sock:
-                    self.port = sock.getsockname()[1]
-                    async with anyio.create_task_group() as tasks:
-                        await tasks.start(agent.run)
-                        server = await tasks.start(_cancellable, app, sock)
-                        log.info("daemon.ready", agent=settings.name, address=str(address), port=self.port)
-                        task_status.started()
-                        await self._stopping.wait()
-                        await agent.drain(settings.grace_s)
-                        server.cancel()
-                        tasks.cancel_scope.cancel()
-            log.info("daemon.stopped")
+        """The whole life; once the state is ours shielded, because being cancelled is being asked to drain."""
+        settings = self._settings
+        token = self._token()
+        load_config(settings)
+        prepare_directories(settings, durable=True)
+        async with exclusive(settings.data_path, self._clock):
+            with anyio.CancelScope(shield=True):
+                await self._live(settings, token, task_status)
+
+    async def _live(self, settings: Settings, token: TokenFile | None, task_status: anyio.abc.TaskStatus[None]) -> None:
+        address = ListenAddress.parse(settings.listen, settings.environ)
+        async with open_agent(settings, mode="daemon", registry=self._registry, clock=self._clock) as agent:
+            self._agent = agent
+            app = make_app(agent, token=token, registry=self._registry, ready=self._checks)
+            with bind(address) as sock:
+                self.port = sock.getsockname()[1]
+                async with anyio.create_task_group() as tasks:
+                    await tasks.start(agent.run)
+                    server = await tasks.start(_cancellable, app, sock)
+                    log.info("daemon.ready", agent=settings.name, address=str(address), port=self.port)
+                    task_status.started()
+                    await self._stopping.wait()
+                    await agent.drain(settings.grace_s)
+                    server.cancel()
+                    tasks.cancel_scope.cancel()
+        log.info("daemon.stopped")
 
     def _token(self) -> TokenFile | None:
         settings = self._settings

@@ -357,6 +357,106 @@ async def test_metrics_count_turns_tokens_tools_and_first_tokens(tmp_path: Path)
     assert "agentops_time_to_first_token_seconds_count 2.0" in text
 
 
+async def test_a_record_is_that_of_its_own_object(tmp_path: Path) -> None:
+    uid = "X-AgentOps-Run-UID"
+    async with agent_with(tmp_path, say("first"), say("second")) as (client, model):
+        await client.start("x", "run-1", **{uid: "one"})
+        assert (await client.finished("run-1"))["output"] == "first"
+        assert (await client.http.get("/runs/run-1", headers={uid: "two"})).status_code == 404
+        assert (await client.start("another prompt", "run-1", **{uid: "one"})).status_code == 409
+        await client.start("x", "run-1", **{uid: "two"})
+        assert (await client.finished("run-1"))["output"] == "second"
+        assert (await client.http.get("/runs/run-1", headers={uid: "one"})).status_code == 404
+        assert len(model.requests) == 2
+
+
+async def test_an_abort_meant_for_an_earlier_object_of_the_name_does_nothing(tmp_path: Path) -> None:
+    gate = anyio.Event()
+    async with agent_with(tmp_path, say("x", gate=gate)) as (client, _):
+        await client.start("x", "run-1", **{"X-AgentOps-Run-UID": "new"})
+        headers = {"X-AgentOps-Run-Name": "run-1", "X-AgentOps-Run-UID": "old"}
+        assert (await client.http.delete("/abort", headers=headers)).json()["aborted"] is False
+        gate.set()
+        assert (await client.finished("run-1"))["state"] == "succeeded"
+
+
+async def test_asking_for_a_record_can_wait_for_its_end(tmp_path: Path) -> None:
+    gate = anyio.Event()
+    async with agent_with(tmp_path, say("x", gate=gate)) as (client, _):
+        await client.start("x", "run-1")
+        early = await client.http.get("/runs/run-1", headers={"Prefer": "wait=1"})
+        assert early.json()["state"] == "running"
+        async with anyio.create_task_group() as tasks:
+            answers: list[dict] = []
+
+            async def ask() -> None:
+                answers.append((await client.http.get("/runs/run-1", headers={"Prefer": "wait=15"})).json())
+
+            tasks.start_soon(ask)
+            gate.set()
+    assert answers[0]["state"] == "succeeded"
+
+
+async def test_who_waits_for_a_run_hears_its_end_also_from_a_daemon_that_stops(tmp_path: Path) -> None:
+    gate = anyio.Event()
+    answers: list[dict] = []
+    async with FakeModel(say("done", gate=gate)).serving() as model:
+        settings = settings_in(tmp_path, write_config(tmp_path / "c.json", model.url))
+        async with running(settings) as client:
+            await client.start("x", "run-1")
+            with anyio.CancelScope(shield=True), anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+
+                    async def ask() -> None:
+                        answers.append((await client.http.get("/runs/run-1", headers={"Prefer": "wait=15"})).json())
+
+                    tasks.start_soon(ask)
+                    await client.http.get("/status")
+                    client.stop()
+                    while (await client.http.get("/readyz")).status_code == 200:
+                        await anyio.sleep(0.01)
+                    gate.set()
+    assert answers[0]["output"] == "done"
+
+
+async def test_the_next_daemon_waits_until_the_last_has_let_go_of_the_state(tmp_path: Path) -> None:
+    gate = anyio.Event()
+    async with FakeModel(say("first"), say("second", gate=gate), say("third")).serving() as model:
+        settings = settings_in(tmp_path, write_config(tmp_path / "c.json", model.url))
+        async with anyio.create_task_group() as tasks:
+            ready = anyio.Event()
+
+            async def next_one() -> None:
+                async with running(settings) as client:
+                    ready.set()
+                    assert (await client.http.get("/runs/run-2")).json()["state"] == "succeeded"
+                    remembered = (await client.http.get("/working-memory")).json()
+                    assert [message["role"] for message in remembered] == ["user", "assistant"] * 2
+
+            async with running(settings) as client:
+                await client.start("x", "run-1")
+                await client.finished("run-1")
+                await client.start("x", "run-2")
+                tasks.start_soon(next_one)
+                with anyio.move_on_after(1):
+                    await ready.wait()
+                assert not ready.is_set(), "two processes had one state dir"
+                gate.set()
+                await client.finished("run-2")
+            with anyio.fail_after(10):
+                await ready.wait()
+
+
+async def test_a_daemon_that_waits_for_the_state_can_be_stopped(tmp_path: Path) -> None:
+    async with FakeModel(say("x")).serving() as model:
+        settings = settings_in(tmp_path, write_config(tmp_path / "c.json", model.url))
+        async with running(settings):
+            with anyio.move_on_after(0.5) as waited:
+                async with running(settings):
+                    raise AssertionError("two processes had one state dir")
+            assert waited.cancelled_caught
+
+
 async def test_stopping_lets_the_turn_finish_and_takes_no_new_one(tmp_path: Path) -> None:
     gate = anyio.Event()
     async with FakeModel(say("done", gate=gate)).serving() as model:
