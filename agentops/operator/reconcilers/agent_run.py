@@ -11,9 +11,9 @@ Errors
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -91,7 +91,8 @@ class AgentRunReconciler:
         self._clock = clock
         self._modes = modes
         self._ttl_s = ttl_s
-        self._locks: dict[tuple[str, str], anyio.Lock] = defaultdict(anyio.Lock)
+        self._locks: WeakValueDictionary[tuple[str, str], anyio.Lock] = WeakValueDictionary()
+        """By agent; a lock lives as long as a reconcile holds it or waits for it."""
         self._agent_of: dict[Request, tuple[str, str]] = {}
 
     async def reconcile(self, request: Request) -> Result | None:
@@ -99,7 +100,7 @@ class AgentRunReconciler:
         agent_key = (request.namespace, found["spec"]["agentRef"]) if found else self._agent_of.get(request)
         if agent_key is None:
             return None
-        async with self._locks[agent_key]:
+        async with self._lock(agent_key):
             work = await self._open(request, agent_key)
             if work is None:
                 await self._vanished(request, agent_key)
@@ -111,6 +112,12 @@ class AgentRunReconciler:
             agent = await self._agent(work)
             step = await self._start_or_stop(work, agent)
             return await self._finish(work, step) if isinstance(step, RunResult) else step
+
+    def _lock(self, agent_key: tuple[str, str]) -> anyio.Lock:
+        lock = self._locks.get(agent_key)
+        if lock is None:
+            lock = self._locks[agent_key] = anyio.Lock()
+        return lock
 
     async def _open(self, request: Request, agent_key: tuple[str, str]) -> RunWork | None:
         """The run as it is now that the lock is held."""
