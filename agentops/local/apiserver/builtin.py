@@ -24,7 +24,7 @@ _ROWS: tuple[_Row, ...] = (
     (kinds.NODE, core.NodeStrategy(), ("no",), (), _STATUS),
     (kinds.PV, core.PersistentVolumeStrategy(), ("pv",), (), _STATUS),
     (kinds.POD, workloads.PodStrategy(), ("po",), ("all",),
-     ("attach", "binding", "ephemeralcontainers", "eviction", "exec", "log", "portforward", "proxy", "status")),
+     ("attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "status")),
     (kinds.SERVICE, core.ServiceStrategy(), ("svc",), ("all",), ("proxy", "status")),
     (kinds.ENDPOINTS, core.EndpointsStrategy(), ("ep",), (), ()),
     (kinds.CONFIG_MAP, core.ConfigMapStrategy(), ("cm",), (), ()),

@@ -24,7 +24,6 @@ _SUBRESOURCES: dict[str, tuple[tuple[str, str, str] | None, tuple[str, ...]]] = 
     "portforward": (("", "v1", "PodPortForwardOptions"), ("create", "get")),
     "binding": (("", "v1", "Binding"), ("create",)),
     "eviction": (("policy", "v1", "Eviction"), ("create",)),
-    "ephemeralcontainers": (None, ("get", "patch", "update")),
     "token": (("authentication.k8s.io", "v1", "TokenRequest"), ("create",)),
 }
 _PROXY_VERBS = ("create", "delete", "get", "patch", "update")

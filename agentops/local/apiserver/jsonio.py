@@ -13,6 +13,10 @@ from agentops.local.apiserver.protobuf import MAGIC, decode_envelope
 
 ACCEPTED = ("application/json", "application/yaml")
 
+_MAX_YAML_NODES = 100_000
+"""What a document with aliases may grow to."""
+_MAX_YAML_DEPTH = 250
+
 
 def media_type(header: str) -> str:
     """The bare type of a Content-Type."""
@@ -26,7 +30,7 @@ def decode_body(body: bytes, content_type: str) -> Any:
         return decode_envelope(body)
     if kind in ("application/yaml", "application/x-yaml", "text/yaml"):
         return decode_yaml(body)
-    if kind in ("", "application/json", "text/plain", "application/x-www-form-urlencoded") or kind.endswith("+json"):
+    if kind in ("", "application/json") or kind.endswith("+json"):
         return decode_json(body)
     raise errors.unsupported_media_type([*ACCEPTED, "application/vnd.kubernetes.protobuf"])
 
@@ -43,9 +47,30 @@ def decode_yaml(body: bytes) -> Any:
     import yaml
 
     try:
-        return yaml.load(body, Loader=_loader())
-    except yaml.YAMLError as error:
+        value = yaml.load(body, Loader=_loader())
+    except (yaml.YAMLError, RecursionError) as error:
         raise errors.bad_request(f"error converting YAML to JSON: {error}") from error
+    if b"*" in body:
+        value = _without_aliases(value)
+    return value
+
+
+def _without_aliases(value: Any) -> Any:
+    """A copy in which nothing is shared. Raises ApiFailure 400 for aliases that blow up or contain themselves."""
+    left = _MAX_YAML_NODES
+
+    def copy(node: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > _MAX_YAML_DEPTH:
+            raise errors.bad_request("error converting YAML to JSON: yaml: document contains excessive aliasing")
+        if isinstance(node, dict):
+            return {key: copy(item, depth + 1) for key, item in node.items()}
+        if isinstance(node, list):
+            return [copy(item, depth + 1) for item in node]
+        return node
+
+    return copy(value, 0)
 
 
 _LOADER: list[Any] = []

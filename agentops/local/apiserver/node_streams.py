@@ -47,15 +47,15 @@ class NodeDoor:
             since_time=request.arg("sinceTime") or None,
             limit_bytes=_whole(request, "limitBytes"),
         )
-        chunks = self._node().logs(namespace, name, options)
-        iterator = chunks.__aiter__()
         first = b""
-        if not options.follow:
-            # Without follow the first slice comes at once, so an error can still be a Status.
-            try:
+        try:
+            chunks = self._node().logs(namespace, name, options)
+            iterator = chunks.__aiter__()
+            if not options.follow:
+                # Without follow the first slice comes at once, so an error can still be a Status.
                 first = await anext(iterator, b"")
-            except NodeStreamError as error:
-                raise _failure(error) from error
+        except NodeStreamError as error:
+            raise _failure(error) from error
 
         async def body() -> AsyncIterator[bytes]:
             try:
@@ -310,8 +310,9 @@ async def _pump(socket: WebSocket, process: ExecProcess, *, stdin: bool, tty: bo
                         await process.close_stdin()
                     elif channel == 4:
                         for line in data.splitlines():
-                            size = orjson.loads(line) if line.strip() else {}
-                            await process.resize(int(size.get("Width", 80)), int(size.get("Height", 24)))
+                            size = _terminal_size(line)
+                            if size is not None:
+                                await process.resize(*size)
 
             tasks.start_soon(incoming)
             async for channel, data in process.output():
@@ -324,6 +325,19 @@ async def _pump(socket: WebSocket, process: ExecProcess, *, stdin: bool, tty: bo
         if kill and not finished:
             with anyio.CancelScope(shield=True), anyio.move_on_after(_KILL_S):
                 await process.kill()
+
+
+def _terminal_size(line: bytes) -> tuple[int, int] | None:
+    """Width and height of one resize message; None for one that makes no sense, which changes nothing."""
+    try:
+        size = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(size, dict):
+        return None
+    found = size.get("Width"), size.get("Height")
+    width, height = (v if isinstance(v, int) and 0 <= v <= 0xFFFF else -1 for v in found)
+    return None if width < 0 or height < 0 else (width, height)
 
 
 def _exit_status(code: int) -> Object:

@@ -89,6 +89,8 @@ VERSION = {
     "minCompatibilityMinor": "36",
 }
 _BODY_LIMIT = 3 * 1024 * 1024
+_BOOTSTRAP_PERIOD_S = 10.0
+"""How soon default/kubernetes is back after somebody deleted it; as kube-apiserver."""
 
 
 @frozen(slots=True)
@@ -168,6 +170,7 @@ class ApiServer:
         self._housekeeping = Housekeeping(self.store, self.registry, self.writer, self.clock, self.options)
         self._audit = AuditLog(self.options.audit_log, self.clock) if self.options.audit_log else None
         self._leave: Callable[[], None] | None = None
+        self._bootstrapped = False
 
     # life
 
@@ -198,14 +201,29 @@ class ApiServer:
         self.close()
 
     def bootstrap(self) -> None:
-        """Make the namespaces and the Service that every cluster has; does nothing the second time."""
+        """Make the namespaces and the Service that every cluster has; does nothing the second time.
+
+        From then on `run` makes again what somebody deletes.
+        """
         bootstrap(self)
+        self._bootstrapped = True
+
+    async def _keep_bootstrapped(self) -> None:
+        while True:
+            await anyio.sleep(_BOOTSTRAP_PERIOD_S)
+            if not self._bootstrapped:
+                continue
+            try:
+                bootstrap(self)
+            except errors.ApiFailure as failure:
+                log.warning("apiserver.bootstrap.failed", error=failure.message)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Background work until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.custom.run)
             tasks.start_soon(self._housekeeping.run)
+            tasks.start_soon(self._keep_bootstrapped)
             task_status.started()
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import anyio
 from aiohttp import WSMsgType, web
 from anyio.abc import TaskStatus
 
+from agentops.local.apiserver.chaos import Disconnected
 from agentops.local.apiserver.http import Answer, Request, Response, Stream, User, WebSocketUpgrade
 from agentops.local.apiserver.server import ApiServer
 from agentops.telemetry.logging import get_logger
@@ -94,12 +96,26 @@ async def _handle(server: ApiServer, incoming: web.BaseRequest) -> web.StreamRes
         _certificate_user(incoming),
         incoming.remote or "",
     )
-    answer: Answer = await server.handle(request)
-    if isinstance(answer, Response):
-        return web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
-    if isinstance(answer, Stream):
-        return await _stream(incoming, answer)
-    return await _upgrade(incoming, answer)
+    try:
+        answer: Answer = await server.handle(request)
+        if isinstance(answer, Response):
+            return web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
+        if isinstance(answer, Stream):
+            return await _stream(incoming, answer)
+        return await _upgrade(incoming, answer)
+    except Disconnected:
+        return _reset(incoming)
+
+
+def _reset(incoming: web.BaseRequest) -> web.StreamResponse:
+    """Break the connection as a dying peer does: what was not sent yet is lost, and the client gets a RST."""
+    transport = incoming.transport
+    if transport is not None:
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    return web.Response()  # goes nowhere
 
 
 def _certificate_user(incoming: web.BaseRequest) -> User | None:

@@ -36,7 +36,7 @@ class Subresources:
         server = self._server
         verb = about.verb
         match name:
-            case "status" | "ephemeralcontainers":
+            case "status":
                 if verb == "get":
                     return server.get_object(request, resource, route)
                 if verb == "update":

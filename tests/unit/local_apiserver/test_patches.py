@@ -118,3 +118,19 @@ async def test_a_patch_with_an_unknown_field_is_refused_when_strict(api: Api) ->
 @pytest.mark.anyio
 async def test_a_patch_of_something_missing_is_not_found(api: Api) -> None:
     assert (await api.patch(f"{CONFIG_MAPS}/a", {"data": {}})).status == 404
+
+
+@pytest.mark.anyio
+async def test_a_json_patch_that_copies_without_end_is_refused(api: Api) -> None:
+    await api.post(CONFIG_MAPS, config_map("a"))
+    doubling = [{"op": "copy", "from": "/data", "path": f"/data/k{i}"} for i in range(60)]
+    patch = [{"op": "add", "path": "/data", "value": {"k": "x" * 100}}, *doubling]
+    reply = await api.patch(f"{CONFIG_MAPS}/a", patch, "json")
+    assert reply.status == 422
+
+
+@pytest.mark.anyio
+async def test_a_json_patch_may_copy(api: Api) -> None:
+    await api.post(CONFIG_MAPS, config_map("a", k="1"))
+    patch = [{"op": "copy", "from": "/data/k", "path": "/data/l"}, {"op": "replace", "path": "/data/k", "value": "2"}]
+    assert (await api.patch(f"{CONFIG_MAPS}/a", patch, "json")).body["data"] == {"k": "2", "l": "1"}

@@ -129,6 +129,29 @@ async def test_what_the_kubelet_refuses_is_a_status(api: Api) -> None:
     assert (reply.status, reply.message) == (400, 'previous terminated container "main" in pod "p" not found')
 
 
+class EagerNode(Node):
+    """Refuses before the first byte, as the kubelet does for a container that has not started."""
+
+    def logs(self, namespace: str, pod: str, options: LogOptions) -> AsyncIterator[bytes]:
+        raise NodeStreamError(f'container "{options.container}" in pod "{pod}" is waiting to start: ImagePullBackOff')
+
+
+@pytest.mark.parametrize("follow", ["false", "true"])
+async def test_logs_of_a_container_that_has_not_started_are_a_bad_request(api: Api, follow: str) -> None:
+    await running_pod(api, EagerNode())
+    reply = await api.get(f"{PODS}/p/log?follow={follow}")
+    assert (reply.status, reply.message) == (
+        400, 'container "main" in pod "p" is waiting to start: ImagePullBackOff',
+    )  # fmt: skip
+
+
+async def test_a_pod_takes_no_ephemeral_containers_as_nothing_would_run_them(api: Api) -> None:
+    await running_pod(api, Node())
+    body = {"spec": {"ephemeralContainers": [{"name": "debug", "image": "agentops:1"}]}}
+    reply = await api.patch(f"{PODS}/p/ephemeralcontainers", body, "strategic")
+    assert (reply.status, reply.body) == (404, b"404 page not found\n")
+
+
 async def test_a_container_must_be_named_when_there_are_two(api: Api) -> None:
     api.server.node = Node()
     body = pod("p", nodeName="n")
@@ -171,6 +194,25 @@ async def test_exec_moves_bytes_both_ways_and_reports_the_exit_code(api: Api) ->
     assert status["reason"] == "NonZeroExitCode"
     assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
     assert socket.closed
+    socket.drop()
+
+
+@pytest.mark.parametrize(
+    "frame", [b"", b"\x04", b"\x04{", b"\x04[1]", b'\x04{"Width":"x"}', b'\x04{"Width":1000000,"Height":-1}', b"\x09x"]
+)
+async def test_a_frame_that_makes_no_sense_does_not_end_the_session(api: Api, frame: bytes) -> None:
+    process = Process()
+    await running_pod(api, Node(process))
+    upgrade = await open_exec(api, "command=sh&stdin=true&tty=true")
+    socket = Socket()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(upgrade.serve, socket)
+            await socket.to_server.send(frame)
+            await socket.to_server.send(b"\x00hello")
+            await socket.to_server.send(b"\xff\x00")
+    assert socket.sent[1] == b"\x01HELLO"
+    assert process.sizes == []
     socket.drop()
 
 

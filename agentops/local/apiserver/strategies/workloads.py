@@ -106,7 +106,7 @@ class PodStrategy(Strategy):
         return validate_pod_spec(obj["spec"], "spec")
 
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
-        if ctx.subresource in ("status", "ephemeralcontainers", "resize"):
+        if ctx.subresource in ("status", "resize"):
             return []
 
         def fixed(obj: Object) -> Object:
