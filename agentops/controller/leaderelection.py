@@ -179,8 +179,8 @@ class LeaderElector:
         with anyio.move_on_after(self.options.renew_deadline_s, shield=True) as bound:
             try:
                 await self._give_back()
-            except (KubeError, ValueError) as error:
-                log.warning("leader.release_failed", lease=self._name, error=str(error))
+            except (KubeError, ValueError, TimeoutError) as error:
+                log.warning("leader.release_failed", lease=self._name, error=str(error) or type(error).__name__)
                 return
         if bound.cancelled_caught:
             log.warning("leader.release_failed", lease=self._name, error="no answer in time")
