@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Self
@@ -249,7 +250,7 @@ class Chaos:
             return Stream(lambda: self._pieces(answer.body), answer.status, headers)
         return Stream(lambda: self._broken(rule, request, cut), answer.status, headers)
 
-    async def _broken(self, rule: Rule, request: Request, cut: bytes) -> AsyncIterator[bytes]:
+    async def _broken(self, rule: Rule, request: Request, cut: bytes) -> AsyncGenerator[bytes, None]:
         """The beginning of a body, and then what the fault does."""
         yield cut
         if rule.fault is Fault.HALF_OPEN:
@@ -277,14 +278,18 @@ class Chaos:
                     if rule.fault is Fault.ERROR_EVENT:
                         yield b"".join([*passed, _error_event(rule.code)])
                         return
-                    async for part in self._broken(rule, request, b"".join(passed) + self._part(line)):
-                        yield part
+                    broken = self._broken(rule, request, b"".join(passed) + self._part(line))
+                    async with aclosing(broken):
+                        async for part in broken:
+                            yield part
                     return
                 else:
                     passed.append(line)
             if rule.fault is Fault.SPLIT and self._fire(rule, request):
-                async for piece in self._pieces(b"".join(passed)):
-                    yield piece
+                pieces = self._pieces(b"".join(passed))
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        yield piece
             elif passed:
                 yield b"".join(passed)
 
@@ -300,7 +305,7 @@ class Chaos:
         """Some of an event: nothing, or up to somewhere within it."""
         return line[: self._rng.randrange(len(line))]
 
-    async def _pieces(self, body: bytes) -> AsyncIterator[bytes]:
+    async def _pieces(self, body: bytes) -> AsyncGenerator[bytes, None]:
         """`body` in pieces, cut inside of UTF-8 sequences when it has any."""
         inside = [at for at, byte in enumerate(body) if 0x80 <= byte < 0xC0]
         count = min(len(body), self._rng.randint(1, _PIECES))
