@@ -1,4 +1,4 @@
-"""pods/log, exec, attach and the two proxies: the API server as a door to what pods do."""
+"""pods/log, exec, attach, portforward and the two proxies: the API server as a door to what pods do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import orjson
 
-from agentops.local.apiserver import errors
+from agentops.local.apiserver import errors, port_forward
 from agentops.local.apiserver.http import Answer, Request, Response, Stream, WebSocket, WebSocketUpgrade
 from agentops.local.apiserver.node import ExecProcess, LogOptions, NodeStreamError, NodeStreams
 from agentops.local.apiserver.store import Store
@@ -101,6 +101,26 @@ class NodeDoor:
             await _pump(socket, process, stdin=stdin, tty=tty, kill=not attach)
 
         return WebSocketUpgrade(CHANNELS, serve)
+
+    def port_forward(self, request: Request, namespace: str, name: str) -> Answer:
+        """Raises ApiFailure 400, 404; a port that nobody listens on is told inside the tunnel."""
+        pod = self._pod(namespace, name)
+        phase = (pod.get("status") or {}).get("phase", "Pending")
+        if phase != "Running":
+            raise errors.bad_request(f"unable to forward port because pod is not running. Current status={phase}")
+        ports = port_forward.parse_ports(request.args("ports"))
+        if ports is None:
+            raise errors.bad_request(f"ports must be numbers from 1 to 65535, not {request.arg('ports')!r}")
+        if request.header("upgrade").lower() != "websocket":
+            raise errors.bad_request("Upgrade request required")
+
+        def dial(port: int) -> tuple[str, int]:
+            return self._dial(namespace, name, self._pod(namespace, name), port)
+
+        async def serve(socket: WebSocket) -> None:
+            await port_forward.serve(socket, dial, ports)
+
+        return WebSocketUpgrade(port_forward.PROTOCOLS, serve)
 
     # proxies
 

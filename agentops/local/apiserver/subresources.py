@@ -62,9 +62,7 @@ class Subresources:
                     return await server.door.proxy_pod(request, route.namespace, route.name, route.rest)
                 return await server.door.proxy_service(request, route.namespace, route.name, route.rest)
             case "portforward":
-                raise errors.ApiFailure(
-                    501, "NotImplemented", "port-forward is not implemented by this development plane"
-                )
+                return server.door.port_forward(request, route.namespace, route.name)
         raise errors.method_not_allowed()
 
     def _scale(self, request: Request, resource: Resource, route: Route, verb: str, user: User) -> Answer:
