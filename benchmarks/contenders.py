@@ -37,7 +37,7 @@ CONTENDERS = {
             "benchmarks.peers.kopf_widgets",
             "benchmarks.peers.kopf_ingest",
             ("kopf", "aiohttp"),
-            "raw event handlers and indices, its cheapest equivalent",
+            "raw event handlers and dicts, its cheapest equivalent",
         ),
         Contender(
             "informer",

@@ -34,6 +34,12 @@ METRICS = {
     "peak_rss_mib": "resident at most, MiB",
     "growth_percent": "growth of resident by the events, %",
 }
+_MODES = "what the source offers: only pages of 500, whole lists at version 0, or streaming lists to those who ask"
+_MODE_NAMES = {
+    "pages": "pages of 500",
+    "whole": "whole lists at version 0",
+    "stream": "streaming lists for those who ask",
+}
 
 
 class SourceProcess:
@@ -69,7 +75,7 @@ def source(directory: Path, objects: int, events: int, *options: str) -> Iterato
 
 
 def measure(
-    command: list[str], directory: Path, name: str, objects: int, events: int, *options: str, timeout_s: float = 600.0
+    command: list[str], directory: Path, name: str, objects: int, events: int, *options: str, timeout_s: float = 300.0
 ) -> dict[str, float]:
     """One run of one contender."""
     with (
@@ -115,6 +121,8 @@ def measure(
 def cases(contender: Contender, kind: str, peer: str) -> dict[str, list[str]]:
     """The commands of a contender, by what they are called in the table."""
     plain = contender.command(contender.ingest, peer, "--kind", kind)
+    if contender.name == "kopf":
+        return {"kopf": plain, "kopf, no index": [*plain, "--dict"]}
     if contender.name != OURS:
         return {contender.name: plain}
     return {
@@ -132,7 +140,8 @@ def run(args: argparse.Namespace) -> Result:
     }
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     failures: dict[str, str] = {}
-    options = ["--ignore-limit"] if args.whole_list else []
+    options = {"pages": ["--no-streaming"], "whole": ["--no-streaming", "--ignore-limit"], "stream": []}[args.mode]
+    kinds = {name: f"{args.kind}:metadata" if "metadata" in name else args.kind for name in commands}
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         for number in range(args.rounds):
             for name in commands if number % 2 == 0 else reversed(commands):
@@ -141,7 +150,16 @@ def run(args: argparse.Namespace) -> Result:
                 directory = Path(scratch) / f"{number}-{name.replace(' ', '-')}"
                 try:
                     empty = measure(commands[name], directory / "empty", "contender", 0, 0)["rss"]
-                    row = measure(commands[name], directory, "contender", args.objects, args.events, *options)
+                    row = measure(
+                        commands[name],
+                        directory,
+                        "contender",
+                        args.objects,
+                        args.events,
+                        "--kinds",
+                        kinds[name],
+                        *options,
+                    )
                 except (TimeoutError, RuntimeError) as error:
                     failures[name] = str(error).partition("\n")[0]
                     print(f"{name}: {error}", file=sys.stderr)
@@ -168,14 +186,13 @@ def run(args: argparse.Namespace) -> Result:
         for name in figures
         if not name.startswith(OURS) and rounds.get(OURS)
     }
-    mode = "one whole list" if args.whole_list else "pages of 500 for those who ask"
     details = {
-        "server": f"pre-encoded source, plain HTTP on loopback, {mode}",
+        "server": f"pre-encoded source, plain HTTP on loopback, {_MODE_NAMES[args.mode]}",
         "ratios": ratios,
         "failures": failures,
         "peers": versions(contenders, args.peer_python),
     }
-    settings = {"kind": args.kind, "objects": args.objects, "events": args.events, "rounds": args.rounds}
+    settings = {"mode": args.mode, "objects": args.objects, "events": args.events, "rounds": args.rounds}
     return Result(f"ingest-{args.kind}", f"B1, B4: taking in {args.kind}", METRICS, settings, figures, details)
 
 
@@ -186,7 +203,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kind", choices=["pods", "widgets"], default="pods")
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
-    parser.add_argument("--whole-list", action="store_true", help="the source ignores limits at version 0")
+    parser.add_argument("--mode", choices=["pages", "whole", "stream"], default="stream", help=_MODES)
 
 
 def main() -> None:

@@ -32,6 +32,10 @@ from benchmarks.objects import SENTINEL, config_map, custom, pod
 HOST = "127.0.0.1"
 _FIRST = 1_000_000
 _CHUNK_BYTES = 64 * 1024
+_REFUSED = (
+    b'{"kind":"Status","status":"Failure","code":422,"reason":"Invalid","message":"sendInitialEvents: Forbidden"}'
+)
+_PARTIAL = "as=PartialObjectMetadata"
 _MAKE: dict[str, Callable[..., dict[str, Any]]] = {"pods": pod, "widgets": custom, "configmaps": config_map}
 _LISTS = {"pods": ("v1", "PodList"), "widgets": ("bench.agentops.io/v1", "WidgetList")}
 _RESOURCES: dict[str, list[dict[str, Any]]] = {
@@ -51,22 +55,24 @@ for _resource in (_RESOURCES["v1"] + _RESOURCES["bench.agentops.io/v1"])[:4]:
 class Collection:
     """One prepared list and its events; of another kind than pods, widgets and ConfigMaps it is empty."""
 
-    def __init__(self, plural: str, objects: int, events: int) -> None:
+    def __init__(self, plural: str, objects: int, events: int, *, metadata_only: bool = False) -> None:
         make = _MAKE.get(plural)
         self.api_version, self.kind = _LISTS.get(plural, ("v1", "ConfigMapList"))
         self.items: list[bytes] = []
         self.chunks: list[bytes] = []
-        self.version = _FIRST
+        self.version = self.end_version = _FIRST
+        self.played = False
         if make is None or not objects:
             return
-        self.items = [orjson.dumps(make(i, _FIRST - objects + i)) for i in range(objects - 1)]
-        self.items.append(orjson.dumps(make(objects, _FIRST, SENTINEL)))
+        items = [make(i, _FIRST - objects + i) for i in range(objects - 1)]
+        items.append(make(objects, _FIRST, SENTINEL))
+        self.items = [orjson.dumps(_partial(item) if metadata_only else item) for item in items]
         version, buffer = _FIRST, b""
         for number in range(events):
             version += 1
             last = number == events - 1
             obj = make(objects if last else number % max(1, objects - 1), version, SENTINEL if last else "")
-            buffer += b'{"type":"MODIFIED","object":' + orjson.dumps(obj) + b"}\n"
+            buffer += b'{"type":"MODIFIED","object":' + orjson.dumps(_partial(obj) if metadata_only else obj) + b"}\n"
             if len(buffer) >= _CHUNK_BYTES or last:
                 self.chunks.append(buffer)
                 buffer = b""
@@ -82,10 +88,17 @@ class Collection:
         return head[:-1].encode() + b',"items":[' + b",".join(self.items[start:end]) + b"]}"
 
 
+def _partial(obj: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": obj["metadata"]}
+
+
 class Source:
     """The server."""
 
-    def __init__(self, objects: int, events: int, *, ignore_limit: bool, bookmark_s: float) -> None:
+    def __init__(
+        self, objects: int, events: int, *, ignore_limit: bool, bookmark_s: float, kinds: str, streaming: bool
+    ) -> None:
+        self._streaming = streaming
         self._objects, self._events = objects, events
         self._ignore_limit, self._bookmark_s = ignore_limit, bookmark_s
         self._collections: dict[str, Collection] = {}
@@ -95,8 +108,9 @@ class Source:
         self._ends: set[asyncio.Event] = set()
         self._frozen = asyncio.Event()
         self.stats: dict[str, Any] = {"lists": [], "watches": [], "done": [], "requests": 0, "bytes": 0}
-        for plural in _MAKE:
-            self._collection(plural)
+        for name in kinds.split(","):
+            plural, _, form = name.partition(":")
+            self._collection(plural, _PARTIAL if form == "metadata" else "")
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -118,18 +132,26 @@ class Source:
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         self.stats["requests"] += 1
         if query.get("watch", "0").lower() in ("1", "true"):
-            await self._watch(writer, url.path)
+            collection = self._collection(url.path, headers.get("accept", ""))
+            initial = query.get("sendInitialEvents") == "true"
+            if initial and not self._streaming:
+                self._head(writer, 422, _REFUSED)
+                return True
+            await self._watch(writer, collection, initial)
             return False
-        status, answer = await self._plain(method, url.path, query, body)
+        status, answer = await self._plain(method, url.path, query, body, headers.get("accept", ""))
         self.stats["bytes"] += len(answer)
-        writer.write(
-            f"HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\ncontent-length: {len(answer)}\r\n\r\n".encode()
-        )
-        writer.write(answer)
+        self._head(writer, status, answer)
         await writer.drain()
         return True
 
-    async def _plain(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    def _head(self, writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
+        head = f"HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+
+    async def _plain(
+        self, method: str, path: str, query: dict[str, str], body: bytes, accept: str
+    ) -> tuple[int, bytes]:
         now = time.monotonic()
         if path == "/bench/done":
             self.stats["done"].append(now)
@@ -152,21 +174,21 @@ class Source:
             return 200, json.dumps(discovered).encode()
         if method != "GET":
             return 200, body or b"{}"
-        plural = path.rpartition("/")[2]
         if "limit" not in query or query.get("continue", "") == "":
             self.stats["lists"].append(now)
         limit = int(query.get("limit") or 0)
         if self._ignore_limit and query.get("resourceVersion") == "0":
             limit = 0
-        return 200, self._collection(plural).page(limit, query.get("continue", ""))
+        return 200, self._collection(path, accept).page(limit, query.get("continue", ""))
 
-    async def _watch(self, writer: asyncio.StreamWriter, path: str) -> None:
-        collection = self._collection(path.rpartition("/")[2])
-        self.stats["watches"].append(time.monotonic())
-        first = len(self.stats["watches"]) <= len(_MAKE)
+    async def _watch(self, writer: asyncio.StreamWriter, collection: Collection, initial: bool) -> None:
+        self.stats["lists" if initial else "watches"].append(time.monotonic())
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n")
         await writer.drain()
-        if collection.chunks and first:
+        if initial:
+            await self._send_initial(writer, collection)
+        if collection.chunks and not collection.played:
+            collection.played = True
             async with self._done:
                 await self._done.wait_for(lambda: bool(self.stats["done"]))
             self.stats["events_at"] = time.monotonic()
@@ -176,7 +198,7 @@ class Source:
         end = asyncio.Event()
         self._ends.add(end)
         kind = collection.kind.removesuffix("List")
-        metadata = {"resourceVersion": str(getattr(collection, "end_version", collection.version))}
+        metadata = {"resourceVersion": str(collection.end_version)}
         bookmark = {
             "type": "BOOKMARK",
             "object": {"apiVersion": collection.api_version, "kind": kind, "metadata": metadata},
@@ -197,6 +219,19 @@ class Source:
                 return
         finally:
             self._ends.discard(end)
+
+    async def _send_initial(self, writer: asyncio.StreamWriter, collection: Collection) -> None:
+        """A streaming list: every object as ADDED, then the bookmark that says that this was all."""
+        for start in range(0, len(collection.items), 12):
+            items = collection.items[start : start + 12]
+            self._send(writer, b"".join(b'{"type":"ADDED","object":' + item + b"}\n" for item in items))
+            await writer.drain()
+        metadata = {"resourceVersion": str(collection.version), "annotations": {"k8s.io/initial-events-end": "true"}}
+        kind = collection.kind.removesuffix("List")
+        marker = {"apiVersion": collection.api_version, "kind": kind, "metadata": metadata}
+        self._send(writer, json.dumps({"type": "BOOKMARK", "object": marker}).encode() + b"\n")
+        await writer.drain()
+        self.stats["watches"].append(time.monotonic())
 
     def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         self.stats["bytes"] += len(data)
@@ -228,19 +263,27 @@ class Source:
                 return {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
         return None
 
-    def _collection(self, plural: str) -> Collection:
-        if plural not in self._collections:
-            like = plural if plural in _MAKE else "pods" if plural.startswith("storm") else plural
-            if plural.startswith("storm") and "pods" in self._collections:
-                self._collections[plural] = self._collections["pods"]
-            else:
-                self._collections[plural] = Collection(like, self._objects, self._events)
-        return self._collections[plural]
+    def _collection(self, path: str, accept: str = "") -> Collection:
+        plural = path.rpartition("/")[2]
+        if plural.startswith("storm"):
+            plural = "pods"  # many kinds of the same content
+        metadata_only = _PARTIAL in accept
+        name = f"{plural}, metadata" if metadata_only else plural
+        if name not in self._collections:
+            self._collections[name] = Collection(plural, self._objects, self._events, metadata_only=metadata_only)
+        return self._collections[name]
 
 
 async def run(args: argparse.Namespace) -> None:
     """Serve until SIGTERM."""
-    source = Source(args.objects, args.events, ignore_limit=args.ignore_limit, bookmark_s=args.bookmark_s)
+    source = Source(
+        args.objects,
+        args.events,
+        ignore_limit=args.ignore_limit,
+        bookmark_s=args.bookmark_s,
+        kinds=args.kinds,
+        streaming=not args.no_streaming,
+    )
     server = await asyncio.start_server(source.serve, HOST, 0, limit=1 << 20)
     port = server.sockets[0].getsockname()[1]
     document = {
@@ -265,7 +308,9 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--objects", type=int, default=10_000)
     parser.add_argument("--events", type=int, default=10_000)
+    parser.add_argument("--kinds", default="pods", help="to prepare, such as pods,widgets or pods:metadata")
     parser.add_argument("--ignore-limit", action="store_true", help="answer lists at version 0 whole, as a watch cache")
+    parser.add_argument("--no-streaming", action="store_true", help="refuse streaming lists, as older servers")
     parser.add_argument("--bookmark-s", type=float, default=60.0)
     asyncio.run(run(parser.parse_args()))
 

@@ -1,4 +1,8 @@
-"""kopf's side of `benchmarks.ingest`: an index as the cache and an empty handler of raw events."""
+"""kopf's side of `benchmarks.ingest`: an empty handler of raw events, and an index as the cache.
+
+With `--dict` the handler keeps a dict instead: kopf checks all objects of the first list again for each one it has
+indexed, so an index costs the square of their number.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ import yaml
 from benchmarks.objects import SENTINEL
 
 
-def register(kind: str) -> None:
+def register(kind: str, indexed: bool) -> None:
     resource = ("v1", "pods") if kind == "pods" else ("bench.agentops.io", "v1", "widgets")
     with open(os.environ["KUBECONFIG"]) as file:
         server = yaml.safe_load(file)["clusters"][0]["cluster"]["server"]
@@ -24,12 +28,17 @@ def register(kind: str) -> None:
         settings.posting.enabled = False
         settings.scanning.disabled = True
 
-    @kopf.index(*resource)
-    async def by_key(namespace: str, name: str, body: kopf.Body, **_: Any) -> dict[tuple[str, str], Any]:
-        return {(namespace, name): body}
+    cache: dict[tuple[str, str], Any] = {}
+    if indexed:
+
+        @kopf.index(*resource)
+        async def by_key(namespace: str, name: str, body: kopf.Body, **_: Any) -> dict[tuple[str, str], Any]:
+            return {(namespace, name): body}
 
     @kopf.on.event(*resource)
-    async def changed(name: str, **_: Any) -> None:
+    async def changed(namespace: str, name: str, body: kopf.Body, **_: Any) -> None:
+        if not indexed:
+            cache[namespace, name] = body
         if name == SENTINEL:
             async with aiohttp.ClientSession() as session, session.get(f"{server}/bench/done"):
                 pass
@@ -38,5 +47,7 @@ def register(kind: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kind", default="pods")
-    register(parser.parse_args().kind)
+    parser.add_argument("--dict", action="store_true")
+    args = parser.parse_args()
+    register(args.kind, not args.dict)
     asyncio.run(kopf.operator(clusterwide=True, standalone=True))

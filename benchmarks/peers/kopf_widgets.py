@@ -1,7 +1,7 @@
 """The Widgets controller in kopf.
 
-kopf has no notion of a reconcile by key. This is the cheapest equivalent: handlers of raw events, two indices as the
-cache, and no progress annotations, which `on.create` and `on.update` would write besides. Writes go through the
+kopf has no notion of a reconcile by key. This is the cheapest equivalent: handlers of raw events, two dicts as the
+cache (its indices cost the square of the number of objects at the start), and no progress annotations, which `on.create` and `on.update` would write besides. Writes go through the
 official asynchronous client without its models. Workers are not limited, which is kopf's default and to its
 advantage: a limit counts objects that have been quiet for seconds too.
 """
@@ -16,7 +16,8 @@ import kopf
 from kubernetes.aio import client, config
 
 _api: dict[str, Any] = {}
-_wanted_status: dict[tuple[str, str], dict[str, Any]] = {}
+_widgets: dict[tuple[str, str], Any] = {}
+_config_maps: dict[tuple[str, str], dict[str, Any]] = {}
 
 
 @kopf.on.startup()
@@ -32,39 +33,34 @@ async def stop(**_: Any) -> None:
     await _api["client"].close()
 
 
-@kopf.index("bench.agentops.io", "v1", "widgets")
-async def widgets_by_key(namespace: str, name: str, body: kopf.Body, **_: Any) -> dict[tuple[str, str], Any]:
-    return {(namespace, name): dict(body)}
-
-
-@kopf.index("v1", "configmaps")
-async def config_maps_by_key(namespace: str, name: str, body: kopf.Body, **_: Any) -> dict[tuple[str, str], Any]:
-    return {(namespace, name): {"data": dict(body.get("data") or {}), "metadata": dict(body["metadata"])}}
-
-
 @kopf.on.event("bench.agentops.io", "v1", "widgets")
-async def widget_changed(event: Any, body: kopf.Body, config_maps_by_key: kopf.Index, **_: Any) -> None:
+async def widget_changed(event: Any, namespace: str, name: str, body: kopf.Body, **_: Any) -> None:
     if event["type"] == "DELETED":
+        _widgets.pop((namespace, name), None)
         return
-    await reconcile(body, config_maps_by_key)
+    _widgets[namespace, name] = body
+    await reconcile(body)
 
 
 @kopf.on.event("v1", "configmaps")
-async def config_map_changed(
-    namespace: str, body: kopf.Body, widgets_by_key: kopf.Index, config_maps_by_key: kopf.Index, **_: Any
-) -> None:
+async def config_map_changed(event: Any, namespace: str, name: str, body: kopf.Body, **_: Any) -> None:
+    if event["type"] == "DELETED":
+        _config_maps.pop((namespace, name), None)
+    else:
+        _config_maps[namespace, name] = {"data": dict(body.get("data") or {}), "metadata": dict(body["metadata"])}
     for owner in body["metadata"].get("ownerReferences") or ():
         if owner.get("controller") and owner["kind"] == "Widget":
-            for widget in widgets_by_key.get((namespace, owner["name"]), ()):
-                await reconcile(widget, config_maps_by_key)
+            widget = _widgets.get((namespace, owner["name"]))
+            if widget is not None:
+                await reconcile(widget)
 
 
-async def reconcile(widget: Any, config_maps: kopf.Index) -> None:
+async def reconcile(widget: Any) -> None:
     metadata, value = widget["metadata"], widget["spec"]["value"]
     namespace, name = metadata["namespace"], metadata["name"]
     if metadata.get("deletionTimestamp"):
         return
-    live = next(iter(config_maps.get((namespace, name), ())), None)
+    live = _config_maps.get((namespace, name))
     owners = (live["metadata"].get("ownerReferences") if live else None) or ()
     owned = any(owner.get("controller") and owner["uid"] == metadata["uid"] for owner in owners)
     if live is None or live["data"].get("value") != value or not owned:
