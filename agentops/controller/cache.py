@@ -48,6 +48,8 @@ class Scope:
     metadata_only: bool = False
     namespaces: Namespaces | None = None
     transform: Transform | None = None
+    shard: str = ""
+    """An opaque `shardSelector` that is sent along."""
 
 
 Namespaces = tuple[str, ...] | Mapping[str, Scope]
@@ -177,6 +179,7 @@ class CacheOptions:
     page_size: int = 500
     streaming_lists: Mode = "auto"
     """`auto` streams lists from servers of 1.34 and later; `always`; `never`."""
+    max_concurrent_lists: int = 8
     max_internal_error_retry_s: float = 0.0
     """How long a watch that ends with an internal error is watched again before it is listed; 0: never."""
     read_timeout_s: float = 10.0
@@ -209,6 +212,7 @@ class Cache:
         self._informers: dict[Target, SharedInformer] = {}
         self._scopes: dict[SharedInformer, list[anyio.CancelScope]] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._gate = anyio.Semaphore(self._options.max_concurrent_lists)
         self._streaming = StreamingLists(client, self._options.streaming_lists)
         self._warned: set[Kind] = set()
         for kind, scope in self._options.scopes.items():
@@ -244,6 +248,7 @@ class Cache:
             labels or scope.labels,
             fields or scope.fields,
             metadata_only or scope.metadata_only,
+            scope.shard,
         )
         known = self._informers.get(target)
         if known is not None:
@@ -255,7 +260,7 @@ class Cache:
             {
                 name: Informer(
                     self._client,
-                    Target(kind, name, part.labels, part.fields, target.metadata_only),
+                    Target(kind, name, part.labels, part.fields, target.metadata_only, target.shard),
                     clock=self._clock,
                     rng=self._rng,
                     transform=transform or part.transform,
@@ -264,6 +269,7 @@ class Cache:
                     page_size=self._options.page_size,
                     observer=self._observe(kind) if self._observe else None,
                     streaming=self._streaming,
+                    gate=self._gate,
                     max_internal_error_retry_s=self._options.max_internal_error_retry_s,
                 )
                 for name, part in self._namespaces(target, scope).items()

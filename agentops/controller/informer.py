@@ -145,6 +145,7 @@ class Informer:
         page_size: int = 500,
         observer: Observer | None = None,
         streaming: StreamingLists | None = None,
+        gate: anyio.Semaphore | None = None,
         max_internal_error_retry_s: float = 0.0,
     ) -> None:
         self.target = target
@@ -166,6 +167,7 @@ class Informer:
             page_size=page_size,
             observer=observer,
             streaming=streaming,
+            gate=gate,
             max_internal_error_retry_s=max_internal_error_retry_s,
         )
         self._registrations: list[Registration] = []

@@ -89,6 +89,8 @@ class Target:
     labels: str = ""
     fields: str = ""
     metadata_only: bool = False
+    shard: str = ""
+    """An opaque `shardSelector`, for servers that can split a collection."""
 
 
 class Sink(Protocol):
@@ -156,10 +158,13 @@ class Reflector:
         page_size: int = 500,
         observer: Observer | None = None,
         streaming: StreamingLists | None = None,
+        gate: anyio.Semaphore | None = None,
         max_internal_error_retry_s: float = 0.0,
     ) -> None:
         self.target = target
         self._streaming = streaming
+        self._gate = gate
+        self._inside = False
         self._plain_next = False
         self._initial: dict[tuple[str, str], Any] | None = None  # objects of a streamed list that is not complete
         self._max_internal_error_retry_s = max_internal_error_retry_s
@@ -193,11 +198,16 @@ class Reflector:
         """One list or one watch, and the wait after it."""
         if self._phase is Phase.WATCH:
             after = await self._watch_step()
-        elif not self._plain_next and self._streaming is not None and await self._streaming.wanted(self.target.kind):
-            after = await self._streamed_list_step(self._streaming)
         else:
-            self._plain_next = False
-            after = await self._list_step()
+            try:
+                await self._enter()
+                if not self._plain_next and self._streaming and await self._streaming.wanted(self.target.kind):
+                    after = await self._streamed_list_step(self._streaming)
+                else:
+                    self._plain_next = False
+                    after = await self._list_step()
+            finally:
+                self._leave()
         self._phase, self._reason = after.phase, after.reason
         if after.wait:
             await self._clock.sleep(self._backoff.next_s(after.floor_s))
@@ -234,6 +244,17 @@ class Reflector:
             last_contact_s=self.last_contact_s(),
         )
 
+    async def _enter(self) -> None:
+        """Wait for a turn to list: a server is not asked for everything at once."""
+        if self._gate is not None:
+            await self._gate.acquire()
+            self._inside = True
+
+    def _leave(self) -> None:
+        if self._gate is not None and self._inside:
+            self._inside = False
+            self._gate.release()
+
     # list
 
     async def _list_step(self) -> _Next:
@@ -267,11 +288,11 @@ class Reflector:
         while True:
             limit = self._page_size if paged else None
             try:
-                page = await self._page(list_query(self.target.labels, self.target.fields, limit, token, version))
+                page = await self._page(self._query(limit, token, version))
             except Expired:
                 if not token:
                     raise
-                page = await self._page(list_query(self.target.labels, self.target.fields, None, "", version))
+                page = await self._page(self._query(None, "", version))
                 items, listed_at = [], ""
             listed_at = listed_at or page.resource_version
             await self._prepare(page.items, items)
@@ -438,14 +459,19 @@ class Reflector:
         if not version:
             raise MalformedObject(f"the bookmark that ends the list of {self.target.kind.resource} has no version")
         items, self._initial = list(self._initial.values()), None
+        self._leave()
         self._version, self._version_unavailable = version, False
         self._events += 1
         self._healthy()
         self._sink.replaced(items, version)
 
+    def _query(self, limit: int | None, token: str, version: str) -> list[tuple[str, str]]:
+        shard = [("shardSelector", self.target.shard)] if self.target.shard else []
+        return [*list_query(self.target.labels, self.target.fields, limit, token, version), *shard]
+
     def _watch_query(self, seconds: int) -> list[tuple[str, str]]:
         return [
-            *list_query(self.target.labels, self.target.fields, resource_version=self._version),
+            *self._query(None, "", self._version),
             ("watch", "1"),
             ("allowWatchBookmarks", "true"),
             ("timeoutSeconds", str(seconds)),
@@ -454,7 +480,7 @@ class Reflector:
     def _streaming_query(self, seconds: int) -> list[tuple[str, str]]:
         version = "" if self._version_unavailable else self._version
         return [
-            *list_query(self.target.labels, self.target.fields, resource_version=version),
+            *self._query(None, "", version),
             ("watch", "1"),
             ("allowWatchBookmarks", "true"),
             ("sendInitialEvents", "true"),

@@ -102,6 +102,7 @@ def children(manager):
     return children
 
 
+@pytest.mark.guarantee("AP2", "AP3")
 async def test_children_are_made_repaired_and_then_left_alone(plane, transport, manager, children):
     await plane.client.create(SERVICE_ACCOUNT, parent("a", x="1", y="2"))
     async with Running(manager):
@@ -148,6 +149,7 @@ async def settled(children):
             await anyio.sleep(0.02)
 
 
+@pytest.mark.guarantee("AP4")
 async def test_object_of_somebody_else_is_named_and_not_touched(plane, transport, manager, children):
     await plane.client.create(CONFIG_MAP, config_map("a-child", {"mine": "yes"}))
     await plane.client.create(SERVICE_ACCOUNT, parent("a", x="1"))
@@ -157,6 +159,7 @@ async def test_object_of_somebody_else_is_named_and_not_touched(plane, transport
         assert transport.writes == []
 
 
+@pytest.mark.guarantee("EV1")
 async def test_events_can_be_read_by_both_names(plane, manager, children):
     await plane.client.create(SERVICE_ACCOUNT, parent("a"))
     async with Running(manager):
@@ -169,6 +172,7 @@ async def test_events_can_be_read_by_both_names(plane, manager, children):
         assert event["message"] == "child created"
 
 
+@pytest.mark.guarantee("RY1")
 async def test_counter_in_an_annotation_is_never_repeated_or_lost(plane, manager):
     """Each reconcile adds one to what it reads; reading an old state would count twice or conflict."""
     rounds = 50
@@ -198,6 +202,7 @@ async def test_counter_in_an_annotation_is_never_repeated_or_lost(plane, manager
     assert conflicts == []
 
 
+@pytest.mark.guarantee("FU4")
 async def test_cleanup_runs_before_the_object_goes(plane, manager):
     cleaned = []
 
@@ -235,6 +240,7 @@ async def test_cleanup_runs_before_the_object_goes(plane, manager):
     assert cleaned == ["c"]
 
 
+@pytest.mark.guarantee("IN6", "WA12")
 async def test_cache_equals_the_server_after_a_storm(plane, transport, manager):
     """Random writes while streams are cut and reads fail; afterwards nothing is missing and nothing is left over."""
     rng = random.Random(11)
@@ -282,6 +288,7 @@ async def test_cache_equals_the_server_after_a_storm(plane, transport, manager):
         await eventually(equal, timeout_s=60)
 
 
+@pytest.mark.guarantee("CA9")
 async def test_selector_of_a_scope_keeps_the_rest_out_of_memory(plane, transport):
     manager = Manager(
         transport, ManagerOptions(scopes={CONFIG_MAP: Scope(labels="app=x"), SECRET: Scope(metadata_only=True)})
@@ -309,6 +316,7 @@ async def test_selector_of_a_scope_keeps_the_rest_out_of_memory(plane, transport
         await eventually(left)
 
 
+@pytest.mark.guarantee("LE12")
 async def test_second_manager_takes_over_when_the_first_stops(plane):
     def candidate(name):
         options = LeaderElectionOptions("op", "ns", identity=name, retry_period_s=0.05, renew_deadline_s=2)

@@ -112,11 +112,13 @@ async def test_refused_connection_can_be_told_from_other_failures():
         assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
+@pytest.mark.guarantee("CL17")
 async def test_request_without_an_answer_ends_at_its_timeout(server, transport):
     with pytest.raises(TransportError, match="within the time allowed"):
         await transport.request("GET", "/slow", timeout_s=0.2)
 
 
+@pytest.mark.guarantee("PY6")
 async def test_stream_gives_slices_as_they_come_and_ends_after_silence(server, transport):
     async with transport.stream("GET", "/api/v1/pods", query=[("watch", "1")], idle_s=0.2) as answer:
         assert answer.status == 200
@@ -136,6 +138,7 @@ async def drained(answer):
     return [chunk async for chunk in answer.chunks()]
 
 
+@pytest.mark.guarantee("WA20")
 async def test_leaving_a_stream_early_closes_its_connection(server, transport):
     async with transport.stream("GET", "/api/v1/pods", query=[("watch", "1")]) as answer:
         async for _ in answer.chunks():
@@ -145,6 +148,7 @@ async def test_leaving_a_stream_early_closes_its_connection(server, transport):
             await anyio.sleep(0.01)
 
 
+@pytest.mark.guarantee("LE10", "PY7")
 async def test_a_hundred_watches_and_full_requests_do_not_hold_up_a_lease(server):
     config = ClusterConfig(server=server.url)
     async with AiohttpTransport(config, max_connections=1) as transport, anyio.create_task_group() as tasks:
@@ -162,6 +166,7 @@ async def test_a_hundred_watches_and_full_requests_do_not_hold_up_a_lease(server
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("PY27")
 async def test_rotated_token_file_is_read_again_after_a_401(server, tmp_path):
     file = tmp_path / "token"
     file.write_text("old\n")
@@ -179,6 +184,7 @@ async def test_rotated_token_file_is_read_again_after_a_401(server, tmp_path):
             assert answer.status == 200
 
 
+@pytest.mark.guarantee("CL13")
 async def test_refused_credentials_are_refreshed_once_for_all_requests(server):
     server.token = "fresh"
     refreshed = []
@@ -235,6 +241,7 @@ def pem(made):
     return cert.public_bytes(serialization.Encoding.PEM), private
 
 
+@pytest.mark.guarantee("PY26")
 async def test_tls_verifies_the_server_and_shows_the_client_certificate(tmp_path):
     ca = certificate("ca")
     server_pem, client_pem = pem(certificate("server", ca)), pem(certificate("me", ca))

@@ -31,6 +31,7 @@ async def until_bound(manager):
             await anyio.sleep(0.01)
 
 
+@pytest.mark.guarantee("HM1", "HM3")
 async def test_metrics_and_probes_answer_while_it_runs():
     transport = ScriptedTransport()
     transport.on("GET", PODS, listing(10))
@@ -61,6 +62,7 @@ async def test_metrics_and_probes_answer_while_it_runs():
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("HM2")
 async def test_not_ready_names_the_kind_that_does_not_sync():
     transport = ScriptedTransport()
     transport.on("GET", PODS, status(403, "Forbidden", "pods is forbidden"))
@@ -77,6 +79,7 @@ async def test_not_ready_names_the_kind_that_does_not_sync():
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("MG9")
 async def test_taken_port_is_one_line_before_anything_else_starts():
     transport = ScriptedTransport()
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -87,6 +90,7 @@ async def test_taken_port_is_one_line_before_anything_else_starts():
     assert not transport.requests
 
 
+@pytest.mark.guarantee("MG10")
 async def test_ports_are_free_again_after_stopping():
     manager = Manager(ScriptedTransport(), ManagerOptions(probes_bind="127.0.0.1:0"))
     async with anyio.create_task_group() as tasks:

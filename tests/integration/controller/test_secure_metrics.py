@@ -34,6 +34,7 @@ async def extra(request):
     return PlainTextResponse("extra")
 
 
+@pytest.mark.guarantee("HM4")
 async def test_a_service_account_may_scrape_and_nobody_else(plane, tmp_path):
     pair = make_pair(tmp_path / "certs")
     secure = SecureMetrics(cert_dir=tmp_path / "certs")
@@ -56,6 +57,7 @@ async def test_a_service_account_may_scrape_and_nobody_else(plane, tmp_path):
         assert (await http.get(f"{url}/debug/x")).status_code == 401
 
 
+@pytest.mark.guarantee("HM3")
 async def test_without_a_directory_the_certificate_is_self_signed(plane):
     secure = SecureMetrics(hosts=("127.0.0.1",), authorize=False)
     manager = Manager(plane.transport, ManagerOptions(metrics_bind="127.0.0.1:0", secure_metrics=secure, grace_s=2))

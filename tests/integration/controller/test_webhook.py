@@ -67,12 +67,14 @@ async def server(tmp_path, registry):
         yield server
 
 
+@pytest.mark.guarantee("WH2")
 def test_paths_are_controller_runtimes():
     assert generated_path("mutate", WIDGET) == "/mutate-apps-example-com-v1-widget"
     assert generated_path("validate", POD) == "/validate--v1-pod"
     assert generated_path("validate", DEPLOYMENT) == "/validate-apps-v1-deployment"
 
 
+@pytest.mark.guarantee("WH1")
 def test_defaults_are_controller_runtimes():
     options = WebhookOptions()
     assert options.bind == ":9443"
@@ -81,6 +83,7 @@ def test_defaults_are_controller_runtimes():
     assert not WebhookOptions(bind="-1").enabled
 
 
+@pytest.mark.guarantee("WH2")
 def test_a_path_is_taken_once():
     server = WebhookServer()
     server.validating(WIDGET, refuse_big)
@@ -91,6 +94,7 @@ def test_a_path_is_taken_once():
         server.validating(WIDGET, refuse_big, path="nope")
 
 
+@pytest.mark.guarantee("WH4", "WH5")
 async def test_mutation_and_validation_over_tls(server, registry):
     answer = await call(server, "/mutate-apps-example-com-v1-widget", admission_review(OBJECT))
     assert answer.status_code == 200
@@ -117,6 +121,7 @@ async def test_a_broken_handler_answers_and_is_counted(server, registry):
     assert registry.value("controller_runtime_webhook_panics_total") == 1
 
 
+@pytest.mark.guarantee("WH3")
 async def test_what_is_no_review_is_refused_with_its_status(server):
     path = f"https://127.0.0.1:{server.port}/mutate-apps-example-com-v1-widget"
     async with client(server.ca_pem) as http:
@@ -132,6 +137,7 @@ async def test_what_is_no_review_is_refused_with_its_status(server):
         assert (await http.post(path, json=big)).status_code == 200
 
 
+@pytest.mark.guarantee("WH7")
 async def test_a_new_certificate_serves_new_connections_while_old_ones_live(server, tmp_path):
     old = server.ca_pem
     review = admission_review(OBJECT)
@@ -146,6 +152,7 @@ async def test_a_new_certificate_serves_new_connections_while_old_ones_live(serv
         assert (await kept.post(url, json=review)).status_code == 200, "its connection is from before"
 
 
+@pytest.mark.guarantee("WH1")
 async def test_with_a_client_authority_only_its_clients_get_in(tmp_path):
     pair = make_pair(tmp_path / "server")
     for name in ("caller", "stranger"):
@@ -174,6 +181,7 @@ async def test_with_a_client_authority_only_its_clients_get_in(tmp_path):
         assert await server._dial() is None
 
 
+@pytest.mark.guarantee("WH9")
 async def test_reviews_beyond_the_limit_wait_and_then_give_up(tmp_path):
     make_pair(tmp_path)
     server = WebhookServer(local_options(tmp_path, max_in_flight=1))
@@ -216,6 +224,7 @@ async def test_a_self_signed_certificate_needs_no_files(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.guarantee("WH8")
 async def test_conversion_over_tls(tmp_path, registry):
     make_pair(tmp_path)
     server = WebhookServer(local_options(tmp_path), registry=registry)
@@ -247,6 +256,7 @@ async def plane(tmp_path):
         yield plane
 
 
+@pytest.mark.guarantee("MG2")
 async def test_the_manager_serves_webhooks_before_it_lists_anything(plane, tmp_path):
     make_pair(tmp_path / "certs")
     manager = Manager(plane.transport, ManagerOptions(webhooks=local_options(tmp_path / "certs"), grace_s=2))

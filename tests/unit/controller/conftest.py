@@ -4,6 +4,7 @@ import random
 
 import pytest
 import trio.testing
+from support.leaks import _loop_gate, leak_gate  # noqa: F401  no test may leave anything behind
 from support.scripted_transport import ScriptedTransport
 
 from agentops.values.clock import LoopClock

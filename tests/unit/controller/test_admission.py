@@ -46,6 +46,7 @@ async def validated(*validators, **request):
 
 
 @pytest.mark.parametrize("version", ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"])
+@pytest.mark.guarantee("WH3")
 async def test_the_answer_has_the_reviews_version_and_uid(version):
     async def allow(obj, request):
         return None
@@ -73,6 +74,7 @@ def test_what_is_no_review_is_a_bad_request(data):
     assert caught.value.code == 400
 
 
+@pytest.mark.guarantee("WH4")
 async def test_a_mutation_is_a_patch_that_keeps_fields_nobody_knows():
     async def default(obj, request):
         obj["spec"].setdefault("colour", "red")
@@ -89,6 +91,7 @@ async def test_a_mutation_is_a_patch_that_keeps_fields_nobody_knows():
     assert response["warnings"] == ["colour was not set"]
 
 
+@pytest.mark.guarantee("WH4")
 async def test_no_change_is_no_patch():
     async def nothing(obj, request):
         obj["spec"] = dict(obj["spec"])
@@ -109,6 +112,7 @@ async def test_mutators_see_what_the_one_before_did():
     assert operations == [{"op": "replace", "path": "/spec/size", "value": 20}]
 
 
+@pytest.mark.guarantee("WH5")
 async def test_a_delete_is_not_mutated_and_validated_with_the_old_object():
     seen = []
 
@@ -121,6 +125,7 @@ async def test_a_delete_is_not_mutated_and_validated_with_the_old_object():
     assert seen == [("w", None, "DELETE")]
 
 
+@pytest.mark.guarantee("WH5")
 async def test_a_refusal_is_403_with_its_reason_and_causes():
     async def refuse(obj, request):
         raise Denied("size must be even", causes=[{"field": "spec.size", "message": "1 is odd"}])
@@ -136,6 +141,7 @@ async def test_a_refusal_is_403_with_its_reason_and_causes():
     }
 
 
+@pytest.mark.guarantee("WH5")
 async def test_a_broken_handler_is_500_with_the_uid():
     async def broken(obj, request):
         raise KeyError("spec")
@@ -147,6 +153,7 @@ async def test_a_broken_handler_is_500_with_the_uid():
     assert "KeyError" in response["status"]["message"]
 
 
+@pytest.mark.guarantee("WH6")
 async def test_a_handler_that_takes_too_long_is_cut_off():
     async def slow(obj, request):
         await anyio.sleep(60)
@@ -158,6 +165,7 @@ async def test_a_handler_that_takes_too_long_is_cut_off():
     assert not broke
 
 
+@pytest.mark.guarantee("WH6")
 async def test_a_validator_cannot_change_what_the_next_one_sees():
     async def meddle(obj, request):
         obj["spec"]["size"] = 99
@@ -197,6 +205,7 @@ OBJECTS = st.dictionaries(st.sampled_from(["spec", "a/b", "~", "x"]), JSON)
 
 
 @given(OBJECTS, OBJECTS)
+@pytest.mark.guarantee("WH4")
 def test_a_patch_always_leads_from_the_one_to_the_other(old, new):
     result = json_patch(old, patch_between(old, new))
     assert orjson.dumps(result, option=orjson.OPT_SORT_KEYS) == orjson.dumps(new, option=orjson.OPT_SORT_KEYS)

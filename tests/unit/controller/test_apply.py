@@ -82,10 +82,12 @@ def test_path_of_the_difference_is_named():
         ({"status": {"x": 1}}, {}, True),
     ],
 )
+@pytest.mark.guarantee("AP1")
 def test_normalisation(desired, live, same):
     assert matches(desired, live) is same
 
 
+@pytest.mark.guarantee("AP1")
 def test_every_object_matches_itself():
     from hypothesis import strategies as st
 
@@ -138,6 +140,7 @@ def stored(transport):
     return {**body, "metadata": {**body["metadata"], "uid": "x", "resourceVersion": "7"}}
 
 
+@pytest.mark.guarantee("AP2")
 async def test_absent_object_is_created_once_and_then_nothing_is_written(client, transport):
     transport.on("PATCH", PATH, lambda request: ok(request.body))
     outcome = await ensure(client, CONFIG_MAP, DESIRED, OWNER)
@@ -152,6 +155,7 @@ async def test_absent_object_is_created_once_and_then_nothing_is_written(client,
     assert "annotations" not in DESIRED["metadata"], "the caller's object is not touched"
 
 
+@pytest.mark.guarantee("AP3")
 async def test_drift_is_repaired_and_named(client, transport):
     transport.on("PATCH", PATH, lambda request: ok(request.body))
     await ensure(client, CONFIG_MAP, DESIRED, OWNER)
@@ -163,6 +167,7 @@ async def test_drift_is_repaired_and_named(client, transport):
     assert transport.sent("PATCH")[-1].query["force"] == "true"
 
 
+@pytest.mark.guarantee("AP3")
 async def test_field_that_is_no_longer_wanted_makes_an_update(client, transport):
     transport.on("PATCH", PATH, lambda request: ok(request.body))
     await ensure(client, CONFIG_MAP, {**DESIRED, "data": {"k": "v", "extra": "x"}}, OWNER)
@@ -176,6 +181,7 @@ async def test_field_that_is_no_longer_wanted_makes_an_update(client, transport)
     ("references", "who"),
     [([owner_reference(OTHER)], "is controlled by Agent other"), ([], "exists and is controlled by nobody")],
 )
+@pytest.mark.guarantee("AP4")
 async def test_object_of_somebody_else_is_not_touched(client, transport, references, who):
     live = {"kind": "ConfigMap", "metadata": {"name": "c", "namespace": "ns", "ownerReferences": references}}
     transport.on("GET", PATH, ok(live))

@@ -64,6 +64,7 @@ async def get(app, token=None, path="/metrics", method="GET", scheme="Bearer"):
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", "anon-token"])
+@pytest.mark.guarantee("HM5")
 async def test_who_is_not_known_gets_401(filtered, token):
     assert await get(filtered, token) == 401
 
@@ -73,12 +74,14 @@ async def test_another_scheme_is_no_token(filtered, reviewer):
     assert reviewer.asked == []
 
 
+@pytest.mark.guarantee("HM4", "HM5")
 async def test_who_may_gets_the_metrics_and_who_may_not_403(filtered):
     assert await get(filtered, "alice-token") == 200
     assert await get(filtered, "alice-token", path="/debug") == 403
     assert await get(filtered, "alice-token", method="POST") == 403
 
 
+@pytest.mark.guarantee("HM4")
 async def test_answers_are_kept_for_their_time(filtered, reviewer, clock):
     assert await get(filtered, "alice-token") == 200
     await clock.sleep(59)
@@ -92,6 +95,7 @@ async def test_answers_are_kept_for_their_time(filtered, reviewer, clock):
     assert reviewer.asked[3:] == ["TokenReview", "SubjectAccessReview"]
 
 
+@pytest.mark.guarantee("HM4")
 async def test_a_refusal_is_kept_for_30_s(filtered, reviewer, clock):
     reviewer.may.clear()
     assert await get(filtered, "alice-token") == 403
@@ -108,6 +112,7 @@ async def test_an_invalid_token_is_not_remembered(filtered, reviewer):
     assert await get(filtered, "new-token") == 200
 
 
+@pytest.mark.guarantee("HM5")
 async def test_a_review_that_fails_is_tried_five_times_and_then_500(filtered, reviewer, clock):
     reviewer.failures = [500] * 4
     began = clock.boottime()
@@ -124,6 +129,7 @@ async def test_a_review_we_may_not_ask_for_is_500_at_once(filtered, reviewer):
     assert reviewer.asked == ["TokenReview"]
 
 
+@pytest.mark.guarantee("HM5")
 async def test_tables_are_bounded_and_hold_no_token(filtered, reviewer):
     for index in range(10):
         reviewer.good[f"token-{index}"] = "alice"

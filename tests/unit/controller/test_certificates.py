@@ -77,6 +77,7 @@ def test_missing_files_are_named(files, registry):
     assert registry.value("certwatcher_read_certificate_errors_total") == 1
 
 
+@pytest.mark.guarantee("WH7")
 async def test_new_files_are_served_after_a_poll(files, registry, clock):
     first, second = self_signed(["webhook.test"], NOW), self_signed(["webhook.test"], NOW)
     write(files, first)
@@ -95,6 +96,7 @@ async def test_new_files_are_served_after_a_poll(files, registry, clock):
     assert registry.value("certwatcher_read_certificate_errors_total") == 0
 
 
+@pytest.mark.guarantee("WH7")
 async def test_a_bad_pair_keeps_the_old_one_is_counted_and_can_be_mended(files, registry, clock):
     first, second = self_signed(["webhook.test"], NOW), self_signed(["webhook.test"], NOW)
     write(files, first)
@@ -115,6 +117,7 @@ async def test_a_bad_pair_keeps_the_old_one_is_counted_and_can_be_mended(files, 
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("WH7")
 def test_a_swapped_symlink_is_noticed(tmp_path, registry):
     """As a mounted Secret changes: `..data` points to another directory."""
     pairs = [self_signed(["webhook.test"], NOW) for _ in range(2)]

@@ -46,6 +46,7 @@ def world(transport, clock, rng):
     return world
 
 
+@pytest.mark.guarantee("CL1", "CL3")
 async def test_reads_come_from_the_cache_and_absent_objects_are_not_found(world, transport):
     async def body():
         before = len(transport.requests)
@@ -59,6 +60,7 @@ async def test_reads_come_from_the_cache_and_absent_objects_are_not_found(world,
     await world.run(body)
 
 
+@pytest.mark.guarantee("CA3")
 async def test_reading_what_nobody_watches_names_the_two_fixes(world):
     async def body():
         with pytest.raises(
@@ -69,16 +71,19 @@ async def test_reading_what_nobody_watches_names_the_two_fixes(world):
     await world.run(body)
 
 
+@pytest.mark.guarantee("CA1")
 async def test_reading_before_the_start_is_no_not_found(world):
     with pytest.raises(CacheNotStarted):
         await world.client.get(POD, "a", "default")
 
 
+@pytest.mark.guarantee("CL1")
 async def test_uncached_kinds_are_read_live(world, transport):
     transport.on("GET", "/api/v1/nodes/n1", ok({"kind": "Node", "metadata": {"name": "n1"}}))
     assert (await world.client.get(NODE, "n1"))["metadata"]["name"] == "n1"
 
 
+@pytest.mark.guarantee("CA8")
 async def test_metadata_only_kinds_say_so_when_read_whole(transport, clock, rng):
     world = World(transport, clock, rng)
     world.cache.informer(POD, metadata_only=True)
@@ -91,6 +96,7 @@ async def test_metadata_only_kinds_say_so_when_read_whole(transport, clock, rng)
     await world.run(body)
 
 
+@pytest.mark.guarantee("RY1", "RY2", "RY3", "RY9", "RY10")
 async def test_read_after_own_write_waits_for_the_cache_to_see_it(world, transport):
     transport.on("PUT", ONE, ok(pod("a", 20, labels={"new": "yes"})))
 
@@ -115,6 +121,7 @@ async def test_read_after_own_write_waits_for_the_cache_to_see_it(world, transpo
     await world.run(body)
 
 
+@pytest.mark.guarantee("RY3")
 async def test_list_waits_for_writes_of_its_namespace_only(world, transport):
     transport.on("PUT", ONE, ok(pod("a", 20)))
 
@@ -129,6 +136,7 @@ async def test_list_waits_for_writes_of_its_namespace_only(world, transport):
     await world.run(body)
 
 
+@pytest.mark.guarantee("RY4")
 async def test_bookmark_releases_a_waiting_read(world, transport):
     transport.on("PUT", ONE, ok(pod("a", 20)))
 
@@ -141,6 +149,7 @@ async def test_bookmark_releases_a_waiting_read(world, transport):
     await world.run(body)
 
 
+@pytest.mark.guarantee("RY7")
 async def test_wait_is_bounded_and_then_says_stale(world, transport):
     transport.on("PUT", ONE, ok(pod("a", 20)))
 
@@ -155,6 +164,7 @@ async def test_wait_is_bounded_and_then_says_stale(world, transport):
     await world.run(body)
 
 
+@pytest.mark.guarantee("RY6")
 async def test_read_waits_while_a_write_to_the_key_is_in_flight(world, transport):
     async def body():
         order = []
@@ -179,6 +189,7 @@ async def test_read_waits_while_a_write_to_the_key_is_in_flight(world, transport
     await world.run(body)
 
 
+@pytest.mark.guarantee("RY5", "RY9")
 async def test_failed_write_leaves_nothing_to_wait_for(world, transport):
     transport.on("PUT", ONE, status(409, "Conflict"))
 
@@ -190,6 +201,7 @@ async def test_failed_write_leaves_nothing_to_wait_for(world, transport):
     await world.run(body)
 
 
+@pytest.mark.guarantee("RY5")
 async def test_read_after_own_delete_waits_until_the_object_is_gone(world, transport):
     transport.on("DELETE", ONE, ok({"kind": "Status", "status": "Success", "details": {"uid": "uid-a"}}))
 
@@ -208,6 +220,7 @@ async def test_read_after_own_delete_waits_until_the_object_is_gone(world, trans
     await world.run(body)
 
 
+@pytest.mark.guarantee("RY8")
 async def test_write_that_the_selector_hides_is_not_waited_for(transport, clock, rng):
     world = World(transport, clock, rng, scopes={POD: Scope(labels="app=x")})
     world.cache.informer(POD)
@@ -221,6 +234,7 @@ async def test_write_that_the_selector_hides_is_not_waited_for(transport, clock,
     await world.run(body)
 
 
+@pytest.mark.guarantee("CA7")
 async def test_one_watch_per_configured_namespace_and_a_clear_error_outside(transport, clock, rng):
     world = World(transport, clock, rng, namespaces=("x", "y"))
     for namespace in "xy":
@@ -237,6 +251,7 @@ async def test_one_watch_per_configured_namespace_and_a_clear_error_outside(tran
     await world.run(body)
 
 
+@pytest.mark.guarantee("IN16")
 async def test_index_finds_by_value(world):
     world.cache.add_index(POD, "node", lambda obj: [obj["spec"]["nodeName"]])
 
@@ -249,6 +264,7 @@ async def test_index_finds_by_value(world):
     await world.run(body)
 
 
+@pytest.mark.guarantee("IN25")
 async def test_removed_informer_ends_its_watch_and_later_reads_say_so(world, transport):
     async def body():
         world.cache.remove_informer(POD)
@@ -259,6 +275,7 @@ async def test_removed_informer_ends_its_watch_and_later_reads_say_so(world, tra
     await world.run(body)
 
 
+@pytest.mark.guarantee("K5")
 async def test_equal_requests_share_one_informer_and_added_ones_start_at_once(world, transport):
     async def body():
         assert world.cache.informer(POD) is world.cache.informer(POD)

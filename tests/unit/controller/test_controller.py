@@ -32,6 +32,7 @@ def count(registry, name, **labels):
     return registry.value(f"controller_runtime_{name}", controller="test", **labels)
 
 
+@pytest.mark.guarantee("MX3")
 async def test_results_are_there_at_zero_before_the_first_reconcile(clock, registry):
     async def reconcile(request):
         pass
@@ -41,6 +42,7 @@ async def test_results_are_there_at_zero_before_the_first_reconcile(clock, regis
         assert count(registry, "reconcile_total", result=result) == 0
 
 
+@pytest.mark.guarantee("CT2")
 async def test_terminal_error_is_counted_and_not_tried_again(clock, registry):
     calls = []
 
@@ -58,11 +60,13 @@ async def test_terminal_error_is_counted_and_not_tried_again(clock, registry):
     assert controller.statistics().queue.failing == 0
 
 
+@pytest.mark.guarantee("CT4")
 def test_group_is_terminal_only_when_all_of_it_is():
     assert is_terminal(ExceptionGroup("g", [TerminalError("a"), TerminalError("b")]))
     assert not is_terminal(ExceptionGroup("g", [TerminalError("a"), ValueError("b")]))
 
 
+@pytest.mark.guarantee("CT3")
 async def test_retry_after_comes_back_then_and_is_an_error(clock, registry):
     times = []
 
@@ -76,6 +80,7 @@ async def test_retry_after_comes_back_then_and_is_an_error(clock, registry):
     assert count(registry, "reconcile_errors_total") == 1
 
 
+@pytest.mark.guarantee("RY7")
 async def test_stale_cache_is_put_off_without_an_error(clock, registry):
     times = []
 
@@ -91,6 +96,7 @@ async def test_stale_cache_is_put_off_without_an_error(clock, registry):
     assert registry.value("stale_sync_skips_total", controller="test") == 1
 
 
+@pytest.mark.guarantee("CT12", "RL9")
 async def test_success_forgets_failures(clock, registry):
     times = []
 
@@ -105,6 +111,7 @@ async def test_success_forgets_failures(clock, registry):
     assert waits == pytest.approx([0.005, 0.01, 5, 0.005])
 
 
+@pytest.mark.guarantee("CT10")
 async def test_reconcile_that_overruns_is_cancelled_and_tried_again(clock, registry):
     times = []
 
@@ -119,6 +126,7 @@ async def test_reconcile_that_overruns_is_cancelled_and_tried_again(clock, regis
     assert count(registry, "reconcile_errors_total") == 1
 
 
+@pytest.mark.guarantee("CT10")
 async def test_own_timeouts_of_a_reconcile_are_plain_errors(clock, registry):
     async def reconcile(request):
         with anyio.fail_after(1):
@@ -129,6 +137,7 @@ async def test_own_timeouts_of_a_reconcile_are_plain_errors(clock, registry):
     assert count(registry, "reconcile_errors_total") >= 1
 
 
+@pytest.mark.guarantee("CT11")
 async def test_swallowed_cancellation_is_no_success(clock, registry):
     calls = []
 
@@ -145,6 +154,7 @@ async def test_swallowed_cancellation_is_no_success(clock, registry):
     assert len(calls) == 2
 
 
+@pytest.mark.guarantee("CT9")
 async def test_exception_that_is_no_exception_is_a_panic_and_the_worker_lives(clock, registry):
     class Weird(BaseException):
         pass
@@ -161,6 +171,7 @@ async def test_exception_that_is_no_exception_is_a_panic_and_the_worker_lives(cl
     assert len(calls) == 2
 
 
+@pytest.mark.guarantee("CT6")
 async def test_same_key_never_runs_twice_at_once_and_others_do(clock, registry, rng):
     running, most = set(), 0
 
@@ -180,6 +191,7 @@ async def test_same_key_never_runs_twice_at_once_and_others_do(clock, registry, 
     assert count(registry, "active_workers") == 0
 
 
+@pytest.mark.guarantee("CT13")
 async def test_stop_lets_running_reconciles_finish_and_hands_out_no_more(clock, registry):
     done = []
 
@@ -191,6 +203,7 @@ async def test_stop_lets_running_reconciles_finish_and_hands_out_no_more(clock, 
     assert done == [A]
 
 
+@pytest.mark.guarantee("CT16", "PY17")
 async def test_each_reconcile_has_its_own_id_also_in_tasks_it_starts(clock, registry):
     ids = []
 
@@ -208,6 +221,7 @@ async def test_each_reconcile_has_its_own_id_also_in_tasks_it_starts(clock, regi
     assert reconcile_id() == ""
 
 
+@pytest.mark.guarantee("MX3")
 async def test_queue_metrics_are_there(clock, registry):
     async def reconcile(request):
         await anyio.sleep(10)
@@ -228,6 +242,7 @@ async def test_queue_metrics_are_there(clock, registry):
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("MX1")
 async def test_two_controllers_of_one_registry_do_not_collide(clock, registry):
     async def reconcile(request):
         pass

@@ -54,6 +54,7 @@ def converters():
     return found
 
 
+@pytest.mark.guarantee("WH8")
 def test_a_spoke_becomes_another_one_through_the_hub():
     source = widget("v1alpha1", colour="red", size=3)
     converted = CONVERTER.convert(source, "example.com/v1beta1")
@@ -69,6 +70,7 @@ def test_the_hub_itself_needs_one_step():
     assert CONVERTER.convert(widget("v1", size=3), "example.com/v1")["spec"] == {"size": 3}
 
 
+@pytest.mark.guarantee("WH8")
 def test_a_batch_keeps_its_order_and_echoes_the_uid(converters):
     answer, broke = converters.answer(
         review("example.com/v1", widget("v1beta1", "b", size="2"), widget("v1beta1", "a", size="1"))
@@ -79,6 +81,7 @@ def test_a_batch_keeps_its_order_and_echoes_the_uid(converters):
     assert not broke
 
 
+@pytest.mark.guarantee("WH8")
 def test_one_bad_object_fails_the_batch_and_is_named(converters):
     answer, broke = converters.answer(
         review("example.com/v1", widget("v1beta1", "a", size="1"), widget("v1beta1", "b", size="huge"))
@@ -97,6 +100,7 @@ def test_a_broken_function_fails_the_batch_and_is_counted(converters):
     assert broke
 
 
+@pytest.mark.guarantee("WH8")
 def test_metadata_may_change_in_labels_and_annotations_only():
     def annotate(obj):
         obj["metadata"]["annotations"] = {"was": "v2"}

@@ -30,6 +30,7 @@ async def running(broadcaster, body):
     await broadcaster.flush()
 
 
+@pytest.mark.guarantee("EV1", "EV2")
 async def test_event_has_what_kubectl_shows(broadcaster, recorder, transport):
     async def body():
         recorder.event(pod("a", 5), "Warning", "Failed", "it broke", "Reconciling", related=pod("b", 6))
@@ -60,6 +61,7 @@ async def test_event_has_what_kubectl_shows(broadcaster, recorder, transport):
     assert "series" not in event
 
 
+@pytest.mark.guarantee("EV3", "EV4")
 async def test_repetitions_become_a_series_that_is_written_twice_and_counted(broadcaster, recorder, transport):
     def patched(request):
         return ok(request.body)
@@ -81,6 +83,7 @@ async def test_repetitions_become_a_series_that_is_written_twice_and_counted(bro
     assert broadcaster.statistics().series == 0
 
 
+@pytest.mark.guarantee("EV3")
 async def test_another_reason_is_another_event(broadcaster, recorder, transport):
     async def body():
         for reason in ("A", "B"):
@@ -91,6 +94,7 @@ async def test_another_reason_is_another_event(broadcaster, recorder, transport)
     assert len(transport.sent("POST")) == 2
 
 
+@pytest.mark.guarantee("EV5")
 async def test_series_whose_event_has_expired_begins_again(broadcaster, recorder, transport):
     async def body():
         recorder.event(pod("a", 5), "Normal", "R", "n")
@@ -104,6 +108,7 @@ async def test_series_whose_event_has_expired_begins_again(broadcaster, recorder
     assert posts[1].body["series"]["count"] == 2
 
 
+@pytest.mark.guarantee("EV6")
 async def test_recording_never_raises_and_never_blocks(broadcaster, recorder, caplog):
     recorder.event({}, "Normal", "R", "no metadata")
     recorder.event(pod("a", 5), "Terrible", "R", "no such type")
@@ -115,6 +120,7 @@ async def test_recording_never_raises_and_never_blocks(broadcaster, recorder, ca
     assert statistics.dropped == 500
 
 
+@pytest.mark.guarantee("EV5")
 async def test_unreachable_server_is_tried_again(transport, clock, rng):
     transport.on("POST", EVENTS, TransportError("down"), TransportError("down"), lambda request: ok(request.body))
     broadcaster = EventBroadcaster(ApiClient(transport, clock=clock), clock=clock, rng=rng)
@@ -127,6 +133,7 @@ async def test_unreachable_server_is_tried_again(transport, clock, rng):
     assert broadcaster.statistics().written == 1
 
 
+@pytest.mark.guarantee("EV5", "EV8")
 async def test_refused_event_is_dropped(transport, clock, rng):
     transport.on("POST", EVENTS, status(403, "Forbidden"))
     broadcaster = EventBroadcaster(ApiClient(transport, clock=clock), clock=clock, rng=rng)
@@ -140,12 +147,14 @@ async def test_refused_event_is_dropped(transport, clock, rng):
     assert broadcaster.statistics().failed == 1
 
 
+@pytest.mark.guarantee("EV6")
 async def test_flush_writes_what_is_queued_and_is_bounded(broadcaster, recorder, transport, clock):
     recorder.event(pod("a", 5), "Normal", "R", "n")
     await broadcaster.flush()
     assert len(transport.sent("POST")) == 1
 
 
+@pytest.mark.guarantee("EV2")
 async def test_cluster_scoped_objects_have_their_events_in_default(broadcaster, recorder, transport):
     recorder.event(
         {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "uid": "u"}}, "Normal", "R", "x" * 2000

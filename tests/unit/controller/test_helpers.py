@@ -45,6 +45,7 @@ def owner(name="o", uid="u1", api_version="apps/v1", namespace="default"):
 # owners
 
 
+@pytest.mark.guarantee("FU6")
 def test_controller_reference_is_set_replaced_in_place_and_exclusive():
     obj = pod("a", 1)
     set_owner_reference(owner("plain", "u0"), obj)
@@ -60,6 +61,7 @@ def test_controller_reference_is_set_replaced_in_place_and_exclusive():
         set_controller_reference(owner("someone-else", "u9"), obj)
 
 
+@pytest.mark.guarantee("FU7")
 def test_owner_of_another_namespace_is_refused():
     with pytest.raises(ControllerError, match="same namespace"):
         set_controller_reference(owner(namespace="elsewhere"), pod("a", 1))
@@ -68,6 +70,7 @@ def test_owner_of_another_namespace_is_refused():
         set_owner_reference(owner(), cluster_scoped)
 
 
+@pytest.mark.guarantee("FU7")
 def test_removing_a_reference_that_is_not_there_is_an_error():
     obj = pod("a", 1)
     set_owner_reference(owner(), obj)
@@ -79,6 +82,7 @@ def test_removing_a_reference_that_is_not_there_is_an_error():
 # finalizers
 
 
+@pytest.mark.guarantee("FU1")
 def test_finalizers_keep_the_order_of_others():
     obj = pod("a", 1, finalizers=["x", "y"])
     assert add_finalizer(obj, "me/key")
@@ -89,6 +93,7 @@ def test_finalizers_keep_the_order_of_others():
     assert has_finalizer(obj, "y")
 
 
+@pytest.mark.guarantee("FU5")
 async def test_finalizer_writes_carry_the_version_they_were_computed_from(transport):
     client = ApiClient(transport)
     transport.on("PATCH", PATH, ok(pod("a", 8, finalizers=["x", "k"])))
@@ -98,6 +103,7 @@ async def test_finalizer_writes_carry_the_version_they_were_computed_from(transp
     assert len(transport.sent("PATCH")) == 1
 
 
+@pytest.mark.guarantee("FU3")
 async def test_deleting_object_gets_no_finalizer(transport):
     obj = pod("a", 7, deletionTimestamp="2026-01-01T00:00:00Z")
     assert await ensure_finalizer(ApiClient(transport), POD, obj, "k") == obj
@@ -109,6 +115,7 @@ async def test_dropping_from_an_object_that_is_gone_is_fine(transport):
     assert await drop_finalizer(ApiClient(transport), POD, pod("a", 7, finalizers=["k"]), "k") is None
 
 
+@pytest.mark.guarantee("FU4")
 async def test_apply_runs_only_with_the_key_written_and_cleanup_before_it_is_removed(transport):
     client = ApiClient(transport)
     order = []
@@ -169,6 +176,7 @@ def test_other_statuses_are_refused():
 # expectations
 
 
+@pytest.mark.guarantee("RY12")
 async def test_expectations_are_met_by_observations_and_expire(clock):
     expectations = Expectations(clock)
     assert expectations.satisfied("o")
@@ -187,6 +195,7 @@ async def test_expectations_are_met_by_observations_and_expire(clock):
 # health
 
 
+@pytest.mark.guarantee("HM1")
 def test_probe_answers_name_checks_and_withhold_reasons():
     checks = Checks()
     assert render(checks.run(), verbose=False) == (200, "ok")

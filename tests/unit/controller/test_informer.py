@@ -43,6 +43,7 @@ async def running(informer, body):
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("IN1", "IN2", "IN9")
 async def test_tells_of_every_object_then_of_every_change_after_storing_it(informer, transport):
     feed = Feed()
     transport.on("GET", PODS, listing(10, pod("a", 5)))
@@ -62,6 +63,7 @@ async def test_tells_of_every_object_then_of_every_change_after_storing_it(infor
     assert informer.seen_version == 13
 
 
+@pytest.mark.guarantee("IN3")
 async def test_created_or_updated_is_decided_by_the_store(informer, transport):
     feed = Feed().event("MODIFIED", pod("new", 11)).event("ADDED", pod("a", 12))
     transport.on("GET", PODS, listing(10, pod("a", 5)))
@@ -72,6 +74,7 @@ async def test_created_or_updated_is_decided_by_the_store(informer, transport):
     assert heard.events[1:] == [("create", "new", "11"), ("update", "a", "12")]
 
 
+@pytest.mark.guarantee("IN4", "IN6", "LI9")
 async def test_deletes_missed_during_an_outage_are_told_and_unindexed(informer, transport):
     informer.store.add_index("node", lambda obj: [obj["spec"]["nodeName"]])
     gone = [pod(name, 5) for name in ("a", "b", "c")]
@@ -84,6 +87,7 @@ async def test_deletes_missed_during_an_outage_are_told_and_unindexed(informer, 
     assert [entry.meta.name for entry in informer.store.by_index("node", "n1")] == ["keep"]
 
 
+@pytest.mark.guarantee("IN5", "WA19")
 async def test_relist_of_unchanged_objects_tells_nothing(informer, transport):
     pods = [pod(f"p{i}", i + 1) for i in range(100)]
     transport.on("GET", PODS, listing(200, *pods), listing(300, *pods))
@@ -95,6 +99,7 @@ async def test_relist_of_unchanged_objects_tells_nothing(informer, transport):
     assert informer.statistics().reflector.lists == 2
 
 
+@pytest.mark.guarantee("IN8")
 async def test_another_uid_under_the_same_name_is_a_deletion_and_a_creation(informer, transport):
     transport.on("GET", PODS, listing(10, pod("a", 5)))
     transport.on_watch(PODS, Feed().event("MODIFIED", pod("a", 11, uid="other")))
@@ -104,6 +109,7 @@ async def test_another_uid_under_the_same_name_is_a_deletion_and_a_creation(info
     assert heard.events[1:] == [("delete", "a", "5"), ("create", "a", "11")]
 
 
+@pytest.mark.guarantee("IN10", "IN11")
 async def test_late_handler_starts_with_everything_and_a_removed_one_hears_nothing(informer, transport):
     feed = Feed()
     transport.on("GET", PODS, listing(10, pod("a", 5), pod("b", 6)))
@@ -122,6 +128,7 @@ async def test_late_handler_starts_with_everything_and_a_removed_one_hears_nothi
     assert late == [("a", True), ("b", True), ("a", False)]
 
 
+@pytest.mark.guarantee("IN12")
 async def test_handler_that_raises_harms_nobody(informer, transport, caplog):
     transport.on("GET", PODS, listing(10, pod("a", 5)))
 
@@ -136,6 +143,7 @@ async def test_handler_that_raises_harms_nobody(informer, transport, caplog):
     assert "handler.failed" in caplog.text
 
 
+@pytest.mark.guarantee("IN13")
 async def test_resync_reminds_of_every_object_without_asking_the_server(transport, clock, rng):
     informer = Informer(ApiClient(transport), Target(POD), clock=clock, rng=rng, resync_s=60)
     transport.on("GET", PODS, listing(10, pod("a", 5)))
@@ -146,6 +154,7 @@ async def test_resync_reminds_of_every_object_without_asking_the_server(transpor
     assert len(transport.requests) == 2
 
 
+@pytest.mark.guarantee("LI11", "IN23")
 async def test_reads_are_private_copies_with_their_kind(informer, transport):
     transport.on("GET", PODS, listing(10, pod("a", 5)))
     await running(informer, lambda: anyio.sleep(0))
@@ -155,6 +164,7 @@ async def test_reads_are_private_copies_with_their_kind(informer, transport):
     assert (entry.object()["apiVersion"], entry.object()["kind"]) == ("v1", "Pod")
 
 
+@pytest.mark.guarantee("IN15")
 async def test_managed_fields_are_not_kept_unless_asked_for(transport, clock, rng):
     managed = pod("a", 5, managedFields=[{"manager": "m"}])
     for keep in (False, True):
@@ -164,6 +174,7 @@ async def test_managed_fields_are_not_kept_unless_asked_for(transport, clock, rn
         assert ("managedFields" in informer.store.get(("default", "a")).object()["metadata"]) is keep
 
 
+@pytest.mark.guarantee("IN15")
 async def test_transform_runs_before_storing_and_its_failure_keeps_the_object(transport, clock, rng, caplog):
     def transform(obj):
         if obj["metadata"]["name"] == "bad":
@@ -178,6 +189,7 @@ async def test_transform_runs_before_storing_and_its_failure_keeps_the_object(tr
     assert orjson.loads(informer.store.get(("default", "bad")).raw)["spec"] == {"nodeName": "n1"}
 
 
+@pytest.mark.guarantee("CA8")
 async def test_metadata_only_is_enforced_when_the_server_ignores_it(transport, clock, rng):
     transport.on("GET", PODS, listing(10, pod("a", 5)))
     informer = Informer(ApiClient(transport), Target(POD, metadata_only=True), clock=clock, rng=rng)

@@ -65,6 +65,7 @@ async def lead(elector, log, crash=None):
             await elector.release()
 
 
+@pytest.mark.guarantee("LE3", "LE6", "LE8")
 async def test_first_candidate_creates_the_lease_and_renews_it(candidate, lease):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lead, candidate("a"), [])
@@ -79,6 +80,7 @@ async def test_first_candidate_creates_the_lease_and_renews_it(candidate, lease)
     assert 28 <= len(lease.history) <= 32
 
 
+@pytest.mark.guarantee("LE12", "LE5")
 async def test_released_lease_is_taken_at_once(candidate, lease):
     log = []
     async with anyio.create_task_group() as tasks:
@@ -102,6 +104,7 @@ async def test_released_lease_is_taken_at_once(candidate, lease):
 
 
 @pytest.mark.parametrize("hours", [-1, 0, 1])
+@pytest.mark.guarantee("LE4", "LE5", "LE9")
 async def test_partitioned_leader_stops_before_the_other_begins_whatever_the_clocks(candidate, lease, hours):
     log = []
     async with anyio.create_task_group() as tasks:
@@ -149,6 +152,7 @@ async def test_leaders_never_overlap_in_500_schedules_of_partitions_losses_delay
     assert changes > 500
 
 
+@pytest.mark.guarantee("LE7")
 async def test_renewal_needs_one_request_and_falls_back_to_reading(candidate, lease):
     elector = candidate("a")
     async with anyio.create_task_group() as tasks:
@@ -161,6 +165,7 @@ async def test_renewal_needs_one_request_and_falls_back_to_reading(candidate, le
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("LE9")
 async def test_somebody_else_in_the_lease_ends_leadership_at_once(candidate, lease):
     log = []
     async with anyio.create_task_group() as tasks:
@@ -173,6 +178,7 @@ async def test_somebody_else_in_the_lease_ends_leadership_at_once(candidate, lea
     assert log[0][2] - taken < 3
 
 
+@pytest.mark.guarantee("LE9")
 async def test_master_status_gauge_follows(lease, clock):
     registry = Registry()
     elector = LeaderElector(
@@ -187,6 +193,7 @@ async def test_master_status_gauge_follows(lease, clock):
     assert lease.obj["spec"]["leaseDurationSeconds"] == 1
 
 
+@pytest.mark.guarantee("LE14")
 async def test_new_leaders_are_announced_once(lease, clock):
     seen = []
     lease.store(
@@ -204,6 +211,7 @@ async def test_new_leaders_are_announced_once(lease, clock):
     assert anyio.current_time() - start >= 15
 
 
+@pytest.mark.guarantee("LE3")
 async def test_foreign_fields_of_the_lease_are_kept(candidate, lease):
     spec = {
         "holderIdentity": "",
@@ -223,12 +231,14 @@ async def test_foreign_fields_of_the_lease_are_kept(candidate, lease):
     [{"lease_duration_s": 10}, {"renew_deadline_s": 2.3}, {"retry_period_s": 0}, {"lease_name": ""}],
     ids=lambda o: next(iter(o)),
 )
+@pytest.mark.guarantee("LE1")
 def test_impossible_timings_are_refused(options):
     with pytest.raises(BuildError, match="leader election"):
         LeaderElectionOptions(**{"lease_name": "op", "namespace": "ns", **options})
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.guarantee("LE17")
 async def test_stuck_event_loop_is_ended_when_the_lease_has_run_out(lease, anyio_backend):
     ended = threading.Event()
     elector = LeaderElector(

@@ -40,6 +40,7 @@ async def run_for(manager, seconds, during=None):
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("CT1", "CT7")
 async def test_reconciles_every_object_there_is_and_every_change(manager, transport):
     feed = Feed()
     transport.on("GET", PODS, listing(10, pod("a", 5), pod("b", 6)))
@@ -60,6 +61,7 @@ async def test_reconciles_every_object_there_is_and_every_change(manager, transp
     assert seen[2:] == [Request("default", "a")]
 
 
+@pytest.mark.guarantee("BD5", "HA6")
 async def test_owned_and_mapped_objects_wake_the_object_that_is_reconciled(manager, transport):
     owner = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u", "controller": True}
     transport.on("GET", NODES, listing(10, {"metadata": {"name": "n0", "resourceVersion": "1"}}, kind="NodeList"))
@@ -79,6 +81,7 @@ async def test_owned_and_mapped_objects_wake_the_object_that_is_reconciled(manag
     assert seen == {"n0", "n1", "for-s"}
 
 
+@pytest.mark.guarantee("CT2", "CT12")
 async def test_failed_reconcile_is_tried_again_after_growing_waits_and_forgotten_on_success(manager, transport):
     transport.on("GET", PODS, listing(10, pod("a", 5)))
     times = []
@@ -98,6 +101,7 @@ async def test_failed_reconcile_is_tried_again_after_growing_waits_and_forgotten
     assert manager.registry.value("controller_runtime_reconcile_total", controller="pod", result="success") == 1
 
 
+@pytest.mark.guarantee("CT2")
 async def test_requeue_after_comes_back_then(manager, transport):
     transport.on("GET", PODS, listing(10, pod("a", 5)))
     times = []
@@ -111,6 +115,7 @@ async def test_requeue_after_comes_back_then(manager, transport):
     assert [round(t - times[0]) for t in times] == [0, 60, 120]
 
 
+@pytest.mark.guarantee("MG6", "CT13")
 async def test_running_reconcile_may_finish_within_the_grace_period(manager, transport):
     transport.on("GET", PODS, listing(10, pod("a", 5), pod("b", 5)))
     done = []
@@ -124,6 +129,7 @@ async def test_running_reconcile_may_finish_within_the_grace_period(manager, tra
     assert done == ["a"]
 
 
+@pytest.mark.guarantee("MG6")
 async def test_what_does_not_stop_in_time_is_named(manager, transport):
     transport.on("GET", PODS, listing(10, pod("a", 5)))
 
@@ -136,6 +142,7 @@ async def test_what_does_not_stop_in_time_is_named(manager, transport):
             await manager.run()
 
 
+@pytest.mark.guarantee("MG4")
 async def test_first_failure_of_a_runnable_stops_the_manager_and_is_raised(manager):
     stopped = []
 
@@ -156,6 +163,7 @@ async def test_first_failure_of_a_runnable_stops_the_manager_and_is_raised(manag
     assert stopped == ["other"]
 
 
+@pytest.mark.guarantee("MG3")
 async def test_runnable_added_later_starts_at_once(manager):
     ran = anyio.Event()
 
@@ -170,6 +178,7 @@ async def test_runnable_added_later_starts_at_once(manager):
     await run_for(manager, 0, during)
 
 
+@pytest.mark.guarantee("MG10")
 async def test_manager_runs_once(manager):
     await run_for(manager, 0)
     with pytest.raises(ControllerError, match="once"):
@@ -178,6 +187,7 @@ async def test_manager_runs_once(manager):
         manager.add(lambda: None)
 
 
+@pytest.mark.guarantee("CT7", "SR1")
 async def test_kind_that_cannot_be_listed_is_named_when_the_sync_times_out(transport, clock, rng):
     manager = Manager(transport, ManagerOptions(clock=clock, rng=rng, cache_sync_timeout_s=30))
     transport.on("GET", PODS, status(403, "Forbidden", "pods is forbidden"))
@@ -190,6 +200,7 @@ async def test_kind_that_cannot_be_listed_is_named_when_the_sync_times_out(trans
         await manager.run()
 
 
+@pytest.mark.guarantee("CT7")
 async def test_cancel_during_sync_is_no_error(manager, transport):
     transport.on("GET", PODS, status(403, "Forbidden"))
 
@@ -202,6 +213,7 @@ async def test_cancel_during_sync_is_no_error(manager, transport):
     assert scope.cancelled_caught
 
 
+@pytest.mark.guarantee("MG5")
 async def test_stops_in_reverse_order(transport, clock, rng):
     manager = Manager(transport, ManagerOptions(clock=clock, rng=rng))
     order = []
@@ -229,6 +241,7 @@ def leading(transport, clock, rng):
     return Manager(transport, ManagerOptions(clock=clock, rng=rng, leader_election=options))
 
 
+@pytest.mark.guarantee("MG1", "LE12")
 async def test_leaders_work_starts_after_election_and_ends_before_the_release(transport, clock, rng):
     order = []
 
@@ -252,6 +265,7 @@ async def test_leaders_work_starts_after_election_and_ends_before_the_release(tr
     assert order == [("POST", "me"), "work starts", ("PUT", "me"), "work ends", ("PUT", "")]
 
 
+@pytest.mark.guarantee("LE9", "MG7")
 async def test_lost_lease_ends_the_manager_without_grace(transport, clock, rng):
     transport.on("POST", LEASE, lambda r: ok(r.body))
     transport.on("GET", LEASE + "/op", status(404, "NotFound"), status(500, "InternalError"))
@@ -272,6 +286,7 @@ async def test_lost_lease_ends_the_manager_without_grace(transport, clock, rng):
     assert 10 <= ended[0] - start <= 12.1
 
 
+@pytest.mark.guarantee("BD1", "BD2")
 async def test_mistakes_surface_when_building(manager):
     async def reconcile(request):
         pass

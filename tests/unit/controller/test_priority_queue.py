@@ -23,12 +23,14 @@ async def take(queue, count):
     return [(await queue.get_with_priority()) for _ in range(count)]
 
 
+@pytest.mark.guarantee("PQ1")
 async def test_higher_priority_first_then_in_order(queue):
     for item, priority in (("low", -100), ("a", 0), ("b", None), ("high", 5)):
         queue.add(item, priority)
     assert await take(queue, 4) == [("high", 5), ("a", 0), ("b", 0), ("low", -100)]
 
 
+@pytest.mark.guarantee("PQ5")
 async def test_duplicate_takes_the_higher_priority_and_its_tail(queue):
     queue.add("a", -100)
     queue.add("b", 0)
@@ -38,6 +40,7 @@ async def test_duplicate_takes_the_higher_priority_and_its_tail(queue):
     assert await take(queue, 2) == [("b", 0), ("a", 0)]
 
 
+@pytest.mark.guarantee("PQ3")
 async def test_ready_item_stays_ready_whatever_delay_its_duplicate_has(queue):
     queue.add("a")
     queue.add_after("a", 60)
@@ -45,6 +48,7 @@ async def test_ready_item_stays_ready_whatever_delay_its_duplicate_has(queue):
     assert queue.statistics().waiting == 0
 
 
+@pytest.mark.guarantee("PQ4")
 async def test_waiting_item_takes_the_earlier_time_and_none_means_now(queue):
     async with anyio.create_task_group() as tasks:
         await tasks.start(queue.run)
@@ -65,6 +69,7 @@ async def test_waiting_item_takes_the_earlier_time_and_none_means_now(queue):
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("PQ6", "PQ7")
 async def test_item_that_becomes_ready_goes_behind_those_that_are(queue):
     async with anyio.create_task_group() as tasks:
         await tasks.start(queue.run)
@@ -76,6 +81,7 @@ async def test_item_that_becomes_ready_goes_behind_those_that_are(queue):
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("PQ8")
 async def test_item_being_processed_is_skipped_until_it_is_done(queue):
     queue.add("a", 10)
     assert await queue.get() == "a"
@@ -90,6 +96,7 @@ async def test_item_being_processed_is_skipped_until_it_is_done(queue):
     assert await queue.get_with_priority() == ("a", 10)
 
 
+@pytest.mark.guarantee("PQ2")
 async def test_shorter_of_two_delays_counts(queue):
     async with anyio.create_task_group() as tasks:
         await tasks.start(queue.run)
@@ -100,6 +107,7 @@ async def test_shorter_of_two_delays_counts(queue):
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("PQ11")
 async def test_shutdown_is_abrupt_and_wakes_everybody(queue):
     ended = []
 
@@ -118,6 +126,7 @@ async def test_shutdown_is_abrupt_and_wakes_everybody(queue):
     assert len(queue) == 0
 
 
+@pytest.mark.guarantee("PQ13")
 async def test_low_priority_item_is_served_within_eight_of_an_endless_stream(clock):
     queue = PriorityQueue(clock=clock)
     queue.add("initial", -100)
@@ -162,6 +171,7 @@ async def test_dead_entries_do_not_pile_up(clock):
     assert len(queue._by_age) < 300
 
 
+@pytest.mark.guarantee("PQ12")
 async def test_depth_is_counted_per_priority_with_a_limit(clock):
     registry = Registry()
     queue = PriorityQueue(clock=clock, observer=QueueMetrics(registry, "q"))
@@ -188,6 +198,7 @@ async def test_depth_is_counted_per_priority_with_a_limit(clock):
     )
 )
 @settings(max_examples=300, deadline=None)
+@pytest.mark.guarantee("PQ15")
 def test_queue_agrees_with_a_model(operations):
     class Still:
         def boottime(self):

@@ -44,6 +44,7 @@ async def steps(reflector, count):
         await reflector.step()
 
 
+@pytest.mark.guarantee("LI1", "WA1", "WA2")
 async def test_first_list_takes_any_cached_state_and_the_watch_goes_on_from_it(reflector, transport, sink):
     transport.on("GET", PODS, listing(10, pod("a", 5)))
     transport.on_watch(PODS, Feed().event("ADDED", pod("b", 11)).event("DELETED", pod("a", 12)).end())
@@ -57,6 +58,7 @@ async def test_first_list_takes_any_cached_state_and_the_watch_goes_on_from_it(r
     assert 300 <= int(watch.query["timeoutSeconds"]) < 600
 
 
+@pytest.mark.guarantee("WA1")
 async def test_every_watch_draws_its_own_timeout(reflector, transport):
     transport.on("GET", PODS, listing(10))
     for version in range(11, 21):
@@ -65,6 +67,7 @@ async def test_every_watch_draws_its_own_timeout(reflector, transport):
     assert len({w.query["timeoutSeconds"] for w in transport.sent("GET", watch=True)}) > 5
 
 
+@pytest.mark.guarantee("WA3", "WA5")
 async def test_clean_end_watches_again_from_the_bookmark_at_once(reflector, transport, sink):
     transport.on("GET", PODS, listing(10))
     transport.on_watch(PODS, Feed().bookmark(40).end(), Feed().event("ADDED", pod("a", 41)).end())
@@ -75,6 +78,7 @@ async def test_clean_end_watches_again_from_the_bookmark_at_once(reflector, tran
     assert len(transport.sent("GET")) == 1
 
 
+@pytest.mark.guarantee("WA6")
 async def test_very_short_watch_without_events_waits_and_lists_again(reflector, transport):
     transport.on("GET", PODS, listing(10), listing(10))
     transport.on_watch(PODS, Feed().end())
@@ -87,6 +91,7 @@ async def test_very_short_watch_without_events_waits_and_lists_again(reflector, 
     ]
 
 
+@pytest.mark.guarantee("LI5", "LI7")
 async def test_pages_are_joined_and_only_the_first_one_asks_for_a_version(reflector, transport, sink):
     transport.on(
         "GET",
@@ -104,6 +109,7 @@ async def test_pages_are_joined_and_only_the_first_one_asks_for_a_version(reflec
     ]
 
 
+@pytest.mark.guarantee("LI6")
 async def test_expired_page_token_means_one_list_in_a_single_piece(reflector, transport, sink):
     transport.on(
         "GET", PODS, listing(10, pod("a", 1), token="t1"), status(410, "Expired"), listing(12, pod("a", 1), pod("b", 2))
@@ -113,6 +119,7 @@ async def test_expired_page_token_means_one_list_in_a_single_piece(reflector, tr
     assert transport.sent("GET")[-1].query == {"resourceVersion": "0"}
 
 
+@pytest.mark.guarantee("LI2", "LI3", "LI4", "WA9")
 async def test_expired_watch_lists_at_the_last_version_and_then_without_one(reflector, transport, sink):
     transport.on("GET", PODS, listing(10), status(410, "Expired"), listing(50, pod("a", 49)))
     transport.on_watch(PODS, Feed().event("ADDED", pod("a", 20)).error(410, "Expired"))
@@ -127,6 +134,7 @@ async def test_expired_watch_lists_at_the_last_version_and_then_without_one(refl
     assert sink.seen[-1] == ("replaced", ["a"], "50")
 
 
+@pytest.mark.guarantee("LI3")
 async def test_too_large_version_lists_again_without_one(reflector, transport):
     too_large = status(504, "Timeout", "Too large resource version: 20, current: 10")
     transport.on("GET", PODS, listing(20), too_large, listing(10))
@@ -135,6 +143,7 @@ async def test_too_large_version_lists_again_without_one(reflector, transport):
     assert transport.sent("GET")[-1].query == {"limit": "500"}
 
 
+@pytest.mark.guarantee("WA9")
 async def test_server_that_expires_what_it_just_listed_is_not_hammered(reflector, transport):
     transport.on("GET", PODS, listing(10))
     transport.on_watch(PODS, *[Feed().error(410, "Expired") for _ in range(10)])
@@ -144,6 +153,7 @@ async def test_server_that_expires_what_it_just_listed_is_not_hammered(reflector
 
 
 @pytest.mark.parametrize("failure", [refused(), Feed(429, status(429, "TooManyRequests").body)], ids=["refused", "429"])
+@pytest.mark.guarantee("WA7")
 async def test_refused_watch_is_tried_again_without_a_list(reflector, transport, failure):
     transport.on("GET", PODS, listing(10))
     transport.on_watch(PODS, failure, Feed().event("ADDED", pod("a", 11)).end())
@@ -152,6 +162,7 @@ async def test_refused_watch_is_tried_again_without_a_list(reflector, transport,
     assert len(transport.sent("GET", watch=True)) == 2
 
 
+@pytest.mark.guarantee("WA8")
 async def test_watch_that_cannot_be_opened_otherwise_lists_again(reflector, transport):
     transport.on("GET", PODS, listing(10), listing(11))
     transport.on_watch(PODS, Feed(500, status(500, "InternalError").body))
@@ -159,6 +170,7 @@ async def test_watch_that_cannot_be_opened_otherwise_lists_again(reflector, tran
     assert len(transport.sent("GET")) == 2
 
 
+@pytest.mark.guarantee("WA15")
 async def test_retry_after_is_a_floor_of_the_wait(reflector, transport):
     transport.on("GET", PODS, status(429, "TooManyRequests", headers={"retry-after": "17"}), listing(10))
     before = anyio.current_time()
@@ -166,6 +178,7 @@ async def test_retry_after_is_a_floor_of_the_wait(reflector, transport):
     assert anyio.current_time() - before >= 17
 
 
+@pytest.mark.guarantee("WA12")
 async def test_broken_watch_goes_on_from_the_last_event_without_a_list(reflector, transport, sink):
     transport.on("GET", PODS, listing(10))
     transport.on_watch(PODS, Feed().event("ADDED", pod("a", 11)).fail(), Feed().event("MODIFIED", pod("a", 12)).end())
@@ -174,6 +187,7 @@ async def test_broken_watch_goes_on_from_the_last_event_without_a_list(reflector
     assert [w.query["resourceVersion"] for w in transport.sent("GET", watch=True)] == ["10", "11"]
 
 
+@pytest.mark.guarantee("WA12")
 async def test_watch_cut_in_the_middle_of_an_event_goes_on_from_the_one_before(reflector, transport, sink):
     transport.on("GET", PODS, listing(10))
     transport.on_watch(
@@ -183,6 +197,7 @@ async def test_watch_cut_in_the_middle_of_an_event_goes_on_from_the_one_before(r
     assert [w.query["resourceVersion"] for w in transport.sent("GET", watch=True)] == ["10", "11"]
 
 
+@pytest.mark.guarantee("WA11")
 async def test_undecodable_event_lists_again(reflector, transport):
     transport.on("GET", PODS, listing(10), listing(12))
     transport.on_watch(PODS, Feed().event("ADDED", pod("a", 11)).bytes(b"<html>\n"))
@@ -190,6 +205,7 @@ async def test_undecodable_event_lists_again(reflector, transport):
     assert len(transport.sent("GET")) == 2
 
 
+@pytest.mark.guarantee("WA13")
 async def test_event_without_a_version_lists_again_instead_of_being_skipped(reflector, transport, sink):
     transport.on("GET", PODS, listing(10), listing(12))
     transport.on_watch(PODS, Feed().event("DELETED", {"kind": "Pod", "metadata": {"name": "a"}}))
@@ -197,6 +213,7 @@ async def test_event_without_a_version_lists_again_instead_of_being_skipped(refl
     assert len(transport.sent("GET")) == 2
 
 
+@pytest.mark.guarantee("WA13")
 async def test_unknown_event_types_are_skipped(reflector, transport, sink):
     transport.on("GET", PODS, listing(10))
     transport.on_watch(PODS, Feed().event("SPARKLE", pod("a", 11)).event("ADDED", pod("b", 12)).end())
@@ -204,6 +221,7 @@ async def test_unknown_event_types_are_skipped(reflector, transport, sink):
     assert sink.seen[1:] == [("ADDED", "b", "12")]
 
 
+@pytest.mark.guarantee("WA16")
 async def test_silence_after_a_bookmark_is_a_dead_connection_after_90_seconds(reflector, transport):
     transport.on("GET", PODS, listing(10))
     transport.on_watch(PODS, Feed().bookmark(20), Feed().bookmark(21).end())
@@ -214,6 +232,7 @@ async def test_silence_after_a_bookmark_is_a_dead_connection_after_90_seconds(re
     assert transport.sent("GET", watch=True)[-1].query["resourceVersion"] == "20"
 
 
+@pytest.mark.guarantee("WA16")
 async def test_silence_without_bookmarks_is_bounded_by_the_watch_timeout(reflector, transport):
     transport.on("GET", PODS, listing(10))
     transport.on_watch(PODS, Feed().event("ADDED", pod("a", 11)))
@@ -223,6 +242,7 @@ async def test_silence_without_bookmarks_is_bounded_by_the_watch_timeout(reflect
     assert anyio.current_time() - before == pytest.approx(seconds + 15)
 
 
+@pytest.mark.guarantee("WA14")
 async def test_backoff_grows_to_its_cap_and_forgets_after_a_calm_time(reflector, transport):
     transport.on("GET", PODS, status(403, "Forbidden"))
     waits = []
@@ -238,6 +258,7 @@ async def test_backoff_grows_to_its_cap_and_forgets_after_a_calm_time(reflector,
     assert anyio.current_time() - before <= 1.6
 
 
+@pytest.mark.guarantee("LI13")
 async def test_failures_are_kept_for_the_readiness_check_and_cleared_by_success(reflector, transport):
     transport.on("GET", PODS, status(403, "Forbidden", "pods is forbidden"), listing(10))
     await reflector.step()
@@ -248,6 +269,7 @@ async def test_failures_are_kept_for_the_readiness_check_and_cleared_by_success(
     assert reflector.failing_s() == 0
 
 
+@pytest.mark.guarantee("LI8", "LI12")
 async def test_list_without_a_version_and_tables_are_failures(reflector, transport):
     transport.on("GET", PODS, listing(""), listing(3, kind="Table"), TransportError("reset"), listing(10))
     for why in ("no resourceVersion", "Table", "reset"):
@@ -257,6 +279,7 @@ async def test_list_without_a_version_and_tables_are_failures(reflector, transpo
     assert reflector.last_error == ""
 
 
+@pytest.mark.guarantee("CA8")
 async def test_metadata_only_asks_for_partial_objects(transport, sink, clock, rng):
     reflector = Reflector(ApiClient(transport), Target(POD, metadata_only=True), sink, clock=clock, rng=rng)
     transport.on("GET", PODS, listing(10))
@@ -266,6 +289,7 @@ async def test_metadata_only_asks_for_partial_objects(transport, sink, clock, rn
     assert "as=PartialObjectMetadata;" in transport.sent("GET", watch=True)[0].headers["accept"]
 
 
+@pytest.mark.guarantee("CA9")
 async def test_selectors_and_namespace_go_into_list_and_watch(transport, sink, clock, rng):
     target = Target(POD, "ns", labels="app=x", fields="spec.nodeName=n1")
     reflector = Reflector(ApiClient(transport), target, sink, clock=clock, rng=rng)

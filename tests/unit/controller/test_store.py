@@ -26,6 +26,7 @@ def names(entries):
     return sorted(e.meta.name for e in entries)
 
 
+@pytest.mark.guarantee("IN19", "IN21")
 def test_lists_by_namespace_and_labels():
     store = Store()
     for e in (entry("a", app="x"), entry("b", app="y"), entry("c", namespace="other", app="x")):
@@ -36,6 +37,7 @@ def test_lists_by_namespace_and_labels():
     assert names(store.list("nowhere")) == []
 
 
+@pytest.mark.guarantee("IN16", "IN18")
 def test_index_added_late_covers_what_is_there_and_empty_values_vanish():
     store = Store()
     store.put(entry("a"))
@@ -48,6 +50,7 @@ def test_index_added_late_covers_what_is_there_and_empty_values_vanish():
     assert store.index_values("node") == []
 
 
+@pytest.mark.guarantee("IN16")
 def test_unknown_and_duplicate_indices_are_errors():
     store = Store("pods")
     with pytest.raises(KeyError, match="no index 'node'"):
@@ -65,6 +68,7 @@ def test_index_function_that_raises_finds_nothing_and_is_logged(caplog):
     assert "index.failed" in caplog.text
 
 
+@pytest.mark.guarantee("WA18")
 def test_versions_that_are_no_numbers_are_minus_one():
     assert [version_number(v) for v in ("12", "", "abc", "-1", "²")] == [12, -1, -1, -1, -1]
 
@@ -79,6 +83,7 @@ operations = st.lists(
 
 
 @given(operations)
+@pytest.mark.guarantee("IN16")
 def test_indices_equal_a_rebuild_after_any_history(history):
     store = Store()
     store.add_index("node", by_node)

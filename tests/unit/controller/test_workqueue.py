@@ -26,6 +26,7 @@ def queue(clock):
     return WorkQueue(clock=clock)
 
 
+@pytest.mark.guarantee("WQ1", "WQ2", "WQ3", "WQ6", "WQ10")
 async def test_hands_out_in_order_and_once(queue):
     for item in "abab":
         queue.add(item)
@@ -34,6 +35,7 @@ async def test_hands_out_in_order_and_once(queue):
     assert queue.statistics().processing == 2
 
 
+@pytest.mark.guarantee("WQ4", "WQ5", "WQ8")
 async def test_adds_during_processing_are_one_more_round_at_the_tail(queue):
     queue.add("a")
     assert await queue.get() == "a"
@@ -47,6 +49,7 @@ async def test_adds_during_processing_are_one_more_round_at_the_tail(queue):
     assert len(queue) == 0
 
 
+@pytest.mark.guarantee("WQ9")
 async def test_done_of_what_is_not_processed_is_nothing(queue):
     queue.done("x")
     queue.add("a")
@@ -54,6 +57,7 @@ async def test_done_of_what_is_not_processed_is_nothing(queue):
     assert len(queue) == 1
 
 
+@pytest.mark.guarantee("WQ11", "WQ15")
 async def test_shutdown_hands_out_what_is_queued_then_tells_every_waiter(queue):
     queue.add("a")
     queue.add("b")
@@ -83,6 +87,7 @@ async def test_shutdown_hands_out_what_is_queued_then_tells_every_waiter(queue):
     assert sorted(ended) == ["a", "b", "end", "end", "end"]
 
 
+@pytest.mark.guarantee("WQ12", "WQ13", "WQ14")
 async def test_drain_waits_for_what_the_last_done_puts_back(queue):
     queue.add("a")
     await queue.get()
@@ -104,6 +109,7 @@ async def test_drain_waits_for_what_the_last_done_puts_back(queue):
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.guarantee("WQ16")
 async def test_cancelling_a_waiter_loses_no_item(anyio_backend, clock):
     """The wake-up and the cancellation arrive together."""
     queue = WorkQueue(clock=clock)
@@ -129,6 +135,7 @@ async def test_cancelling_a_waiter_loses_no_item(anyio_backend, clock):
         queue.done("a")
 
 
+@pytest.mark.guarantee("WQ7")
 async def test_two_workers_never_hold_the_same_item(queue, rng):
     held, worked = set(), []
 
@@ -154,6 +161,7 @@ async def test_two_workers_never_hold_the_same_item(queue, rng):
     assert set(worked) == set(range(6))
 
 
+@pytest.mark.guarantee("WQ17")
 async def test_drained_queue_keeps_no_references(clock):
     class Item:
         pass
@@ -178,6 +186,7 @@ async def run_queue(queue, body):
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.guarantee("DQ1", "DQ8")
 async def test_delayed_items_become_ready_in_time_order(clock):
     queue = DelayingQueue(clock=clock)
 
@@ -193,6 +202,7 @@ async def test_delayed_items_become_ready_in_time_order(clock):
     await run_queue(queue, body)
 
 
+@pytest.mark.guarantee("DQ3")
 async def test_earliest_of_several_delays_counts(clock):
     queue = DelayingQueue(clock=clock)
 
@@ -210,6 +220,7 @@ async def test_earliest_of_several_delays_counts(clock):
     await run_queue(queue, body)
 
 
+@pytest.mark.guarantee("DQ4")
 async def test_item_added_while_it_waits_comes_now_and_again_later(clock):
     queue = DelayingQueue(clock=clock)
 
@@ -223,6 +234,7 @@ async def test_item_added_while_it_waits_comes_now_and_again_later(clock):
     await run_queue(queue, body)
 
 
+@pytest.mark.guarantee("DQ2")
 async def test_waiting_items_are_dropped_at_shutdown(clock):
     queue = DelayingQueue(clock=clock)
 
@@ -236,6 +248,7 @@ async def test_waiting_items_are_dropped_at_shutdown(clock):
     await run_queue(queue, body)
 
 
+@pytest.mark.guarantee("RL1", "RL2", "RL3")
 def test_exponential_limiter_doubles_to_its_cap_per_item():
     limiter = ItemExponential()
     waits = [limiter.when("a") for _ in range(20)]
@@ -255,6 +268,7 @@ def test_exponential_limiter_doubles_to_its_cap_per_item():
     assert len(limiter) == 0
 
 
+@pytest.mark.guarantee("RL4")
 async def test_token_bucket_lets_a_burst_through_then_ten_a_second(clock):
     bucket = TokenBucket(clock)
     assert [bucket.when(i) for i in range(100)] == [0] * 100
@@ -264,6 +278,7 @@ async def test_token_bucket_lets_a_burst_through_then_ten_a_second(clock):
     assert bucket.when("z") == 0
 
 
+@pytest.mark.guarantee("RL5", "RL6")
 async def test_default_limiter_is_the_longer_of_item_and_bucket(clock):
     limiter = default_controller_rate_limiter(clock)
     assert limiter.when("a") == 0.005
@@ -273,6 +288,7 @@ async def test_default_limiter_is_the_longer_of_item_and_bucket(clock):
     assert limiter.num_requeues("a") == 1
 
 
+@pytest.mark.guarantee("RL7")
 def test_fast_slow_and_max_wait():
     limiter = FastSlow(1, 60, 2)
     assert [limiter.when("a") for _ in range(4)] == [1, 1, 60, 60]
@@ -285,6 +301,7 @@ def test_fast_slow_and_max_wait():
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "get", "done"]), st.integers(0, 3)), max_size=60))
 @settings(max_examples=200, deadline=None)
+@pytest.mark.guarantee("WQ1", "K3")
 def test_queue_agrees_with_a_model(operations):
     """Against the definition: dirty, processing and an ordered queue."""
 

@@ -34,6 +34,7 @@ def client(transport, clock, seen):
     )
 
 
+@pytest.mark.guarantee("MX3")
 async def test_requests_say_who_they_are_and_are_counted(client, transport, seen):
     transport.on("GET", PODS + "/a", ok(pod("a", 1)))
     assert (await client.get(POD, "a", "ns"))["metadata"]["name"] == "a"
@@ -41,6 +42,7 @@ async def test_requests_say_who_they_are_and_are_counted(client, transport, seen
     assert seen == [("GET", "200")]
 
 
+@pytest.mark.guarantee("LI11")
 async def test_list_follows_pages_and_fills_in_the_kind(client, transport):
     transport.on("GET", PODS, listing(9, pod("a", 1), token="next"), listing(9, pod("b", 2)))
     found = await client.list(POD, "ns", labels="app=x", fields="spec.nodeName=n", limit=1)
@@ -53,6 +55,7 @@ async def test_list_follows_pages_and_fills_in_the_kind(client, transport):
     }
 
 
+@pytest.mark.guarantee("CL6", "CL7")
 async def test_writes_carry_the_field_manager_and_their_content_type(client, transport):
     for method, path in (("POST", PODS), ("PUT", PODS + "/a"), ("PUT", PODS + "/a/status"), ("PATCH", PODS + "/a")):
         transport.on(method, path, ok(pod("a", 2, "ns")))
@@ -76,6 +79,7 @@ async def test_writes_carry_the_field_manager_and_their_content_type(client, tra
     assert (apply.body["apiVersion"], apply.body["kind"]) == ("v1", "Pod")
 
 
+@pytest.mark.guarantee("CL10")
 async def test_delete_sends_preconditions_and_propagation(client, transport):
     transport.on("DELETE", PODS + "/a", ok({"kind": "Status"}))
     await client.delete(POD, "a", "ns", propagation="Foreground", grace_s=0, uid="u", resource_version="7")
@@ -88,6 +92,7 @@ async def test_delete_sends_preconditions_and_propagation(client, transport):
     }
 
 
+@pytest.mark.guarantee("CL9")
 async def test_subresources_are_posted_below_the_object(client, transport):
     transport.on("POST", PODS + "/a/eviction", ok({"kind": "Status"}))
     await client.create(POD, {"metadata": {"name": "a"}}, namespace="ns", name="a", subresource="eviction")
@@ -105,6 +110,7 @@ async def test_subresources_are_posted_below_the_object(client, transport):
         (418, "Teapot", ApiError),
     ],
 )
+@pytest.mark.guarantee("CL4", "CL11")
 async def test_statuses_become_their_exceptions(client, transport, code, reason, error):
     transport.on("GET", PODS + "/a", status(code, reason, "the message"))
     with pytest.raises(error, match="the message") as caught:
@@ -119,6 +125,7 @@ async def test_plain_text_errors_keep_their_text(client, transport):
         await client.raw("GET", "/nope")
 
 
+@pytest.mark.guarantee("CL13")
 async def test_answers_that_ask_to_be_retried_are_retried_after_that_time(client, transport):
     busy = status(429, "TooManyRequests", headers={"retry-after": "3"})
     down = status(503, "ServiceUnavailable", headers={"retry-after": "2"})
@@ -128,6 +135,7 @@ async def test_answers_that_ask_to_be_retried_are_retried_after_that_time(client
     assert anyio.current_time() - start == pytest.approx(5)
 
 
+@pytest.mark.guarantee("CL13")
 async def test_retries_end_at_ten_and_at_the_timeout(client, transport):
     transport.on("GET", "/quick", status(429, "TooManyRequests", headers={"retry-after": "1"}))
     transport.on("GET", "/slow", status(429, "TooManyRequests", headers={"retry-after": "31"}))
@@ -137,6 +145,7 @@ async def test_retries_end_at_ten_and_at_the_timeout(client, transport):
         assert len(transport.sent("GET", path)) == tries
 
 
+@pytest.mark.guarantee("CL13")
 async def test_other_failures_are_not_repeated(client, transport, seen):
     transport.on("PUT", PODS + "/a", status(500, "InternalError"))
     with pytest.raises(ApiError):
@@ -158,6 +167,7 @@ def test_cluster_scoped_objects_have_no_namespace_in_their_url():
     assert NODE.path("", "n") == "/api/v1/nodes/n"
 
 
+@pytest.mark.guarantee("CL15")
 async def test_server_warnings_are_logged_once(client, transport, caplog):
     transport.on("GET", "/x", Response(200, b"{}", {"warning": '299 - "deprecated"'}))
     for _ in range(3):
@@ -165,6 +175,7 @@ async def test_server_warnings_are_logged_once(client, transport, caplog):
     assert caplog.text.count("server.warning") == 1
 
 
+@pytest.mark.guarantee("CL5")
 async def test_conflicts_are_retried_and_the_last_is_raised():
     calls = []
 
@@ -187,6 +198,7 @@ async def test_conflicts_are_retried_and_the_last_is_raised():
     assert calls.count("other") == 1
 
 
+@pytest.mark.guarantee("K4")
 async def test_discovery_finds_kinds_and_asks_again_after_a_miss_but_not_at_once(client, transport, clock):
     resources = [
         {"name": "deployments", "kind": "Deployment", "namespaced": True},

@@ -56,6 +56,7 @@ async def test_token_certificates_and_context_are_taken_from_the_file(tmp_path):
         await load_config(path, "nope")
 
 
+@pytest.mark.guarantee("PY27")
 async def test_exec_plugin_gives_the_token_and_is_asked_again_on_refresh(tmp_path):
     counter = tmp_path / "counter"
     script = (

@@ -29,6 +29,7 @@ def split(data, cuts):
     st.lists(st.text(alphabet=st.characters(blacklist_characters="\n\r", blacklist_categories=["Cs", "Z", "C"]))),
     st.lists(st.integers(0, 400)),
 )
+@pytest.mark.guarantee("PY4")
 def test_lines_are_the_same_however_the_bytes_are_cut(texts, cuts):
     """Also in the middle of a UTF-8 sequence; empty lines are heartbeats."""
     data = "".join(text + "\n" for text in texts).encode()
@@ -37,6 +38,7 @@ def test_lines_are_the_same_however_the_bytes_are_cut(texts, cuts):
     assert pending == 0
 
 
+@pytest.mark.guarantee("PY4")
 def test_megabyte_line_and_crlf_and_unfinished_tail():
     big = b"x" * 5_000_000
     data = big + b"\r\n\n\r\n" + b"y\nrest"
@@ -45,6 +47,7 @@ def test_megabyte_line_and_crlf_and_unfinished_tail():
     assert pending == 4
 
 
+@pytest.mark.guarantee("PY2")
 def test_event_gives_metadata_and_the_bytes_of_the_object():
     obj = {
         "kind": "Pod",
@@ -73,6 +76,7 @@ def test_what_is_no_event_is_malformed(line):
         decode_event(line)
 
 
+@pytest.mark.guarantee("WL3")
 def test_bookmark_that_ends_the_initial_events_is_told_from_others():
     def bookmark(annotations):
         obj = {"kind": "Pod", "metadata": {"resourceVersion": "9", "annotations": annotations}}
@@ -98,6 +102,7 @@ def test_list_page():
     assert decode_list(b'{"kind":"PodList","metadata":{},"items":null}').items == []
 
 
+@pytest.mark.guarantee("LI12")
 def test_table_is_refused():
     with pytest.raises(MalformedObject, match="Table"):
         decode_list(b'{"kind":"Table","rows":[]}')
@@ -112,6 +117,7 @@ names = st.text(alphabet='ab"\\,:{}', max_size=8)
     st.permutations(["labels", "managedFields", "name", "annotations"]),
     st.booleans(),
 )
+@pytest.mark.guarantee("IN15")
 def test_cutting_managed_fields_out_changes_nothing_else(labels, managed, order, compact):
     values = {
         "labels": labels,
