@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
@@ -14,7 +15,7 @@ REASON_EXIT_CODES = {"Cancelled": 3, "Timeout": 4, "Lost": 5, "JobLost": 5}
 
 @click.command()
 @click.argument("agent")
-@click.argument("prompt")
+@click.argument("prompt", required=False)
 @click.option("-n", "--namespace", help="Namespace of the agent; default: the context's.")
 @click.option("--kubeconfig", type=click.Path(), help="Default: $KUBECONFIG, the pod's account, ~/.kube/config.")
 @click.option("--context", help="Context of the kubeconfig.")
@@ -23,7 +24,7 @@ REASON_EXIT_CODES = {"Cancelled": 3, "Timeout": 4, "Lost": 5, "JobLost": 5}
 @click.option("--no-wait", is_flag=True, help="Print the run's name and return.")
 def run(
     agent: str,
-    prompt: str,
+    prompt: str | None,
     namespace: str | None,
     kubeconfig: str | None,
     context: str | None,
@@ -33,9 +34,10 @@ def run(
 ) -> None:
     """Run AGENT with PROMPT, follow it live and print the whole answer.
 
+    PROMPT may be -, or be left out when something is piped in: then it is read from standard input.
     The answer goes to standard output, what happens meanwhile to standard error. Exit code: 0
-    succeeded, 1 failed, 2 the command was wrong, 3 cancelled, 4 timed out, 5 lost. Ctrl-C cancels
-    the run.
+    succeeded, 1 failed, 2 the command was wrong, 3 cancelled, 4 timed out, 5 lost. Ctrl-C and SIGTERM
+    cancel the run.
     """
     from agentops.kube.errors import ConfigError, KubeError
     from agentops.values.duration import parse_duration
@@ -44,8 +46,9 @@ def run(
         timeout_s = parse_duration(timeout)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--timeout") from error
+    prompt = _prompt(prompt)
     try:
-        code = anyio.run(_run, agent, prompt, namespace, kubeconfig, context, timeout_s, quiet, no_wait)
+        code = anyio.run(_run_until_signal, agent, prompt, namespace, kubeconfig, context, timeout_s, quiet, no_wait)
     except ConfigError as error:
         click.echo(f"agentops: {error}", err=True)
         code = 2
@@ -55,6 +58,42 @@ def run(
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def _prompt(argument: str | None) -> str:
+    """The argument, else standard input; raises UsageError when there is nothing to ask."""
+    if argument == "-" or (argument is None and not sys.stdin.isatty()):
+        argument = sys.stdin.buffer.read().decode("utf-8", "replace")
+    elif argument is None:
+        raise click.UsageError("Missing argument 'PROMPT': write it after the agent's name, or pipe it in.")
+    if not argument.strip():
+        raise click.UsageError("the prompt is empty: write what the agent is to do, or pipe it in")
+    return argument
+
+
+async def _run_until_signal(*arguments: Any) -> int:
+    """`_run`; SIGTERM ends it as Ctrl-C does, with the exit code of that signal."""
+    from agentops.kube.errors import KubeError
+
+    code = 128 + signal.SIGTERM
+    failure: KubeError | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def watch() -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+                async for _ in signals:
+                    tasks.cancel_scope.cancel()
+                    return
+
+        tasks.start_soon(watch)
+        try:
+            code = await _run(*arguments)
+        except KubeError as error:
+            failure = error  # raised here, it would arrive in an exception group
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return code
 
 
 async def _run(

@@ -21,7 +21,7 @@ from agentops.api.labels import AGENT as AGENT_LABEL
 from agentops.api.runs import TASK_EVENT_KEY, TOKEN_HEADER
 from agentops.api.types.agentrun import TERMINAL_PHASES
 from agentops.kube.client import ApiClient
-from agentops.kube.errors import ApiError, KubeError, TransportError
+from agentops.kube.errors import ApiError, KubeError, NotFound, TransportError
 from agentops.kube.kinds import CONFIG_MAP, POD, SECRET
 from agentops.kube.watch import LineSplitter, decode_event
 from agentops.telemetry.logging import get_logger
@@ -82,34 +82,46 @@ class RunClient:
         on_phase: Callable[[Object], None] = lambda _: None,
         on_event: Callable[[Event], None] = lambda _: None,
     ) -> FinishedRun:
-        """Wait for the end of the run, handing out phases and the agent's events as they happen."""
+        """Wait for the end of the run, handing out phases and the agent's events as they happen.
+
+        Raises RunDeleted, or ApiError when the server refuses.
+        """
+        streaming = anyio.CancelScope()
+        final: Object = {}
+        failure: KubeError | None = None
         async with anyio.create_task_group() as tasks:
-            streaming: anyio.CancelScope | None = None
-            final: Object = {}
-            seen: tuple[str, str] = ("", "")
-            async for run in self._states(name):
-                status = run.get("status") or {}
-                now = (str(status.get("phase") or "Pending"), _why(status))
-                if now != seen:
-                    seen = now
-                    on_phase(run)
-                if streaming is None and status.get("startTime"):
-                    streaming = anyio.CancelScope()
-                    tasks.start_soon(self._stream, run, on_event, streaming)
-                if status.get("phase") in TERMINAL_PHASES:
-                    final = run
-                    break
-            if streaming is not None:
-                # what the agent said last may still be on its way
-                streaming.deadline = anyio.current_time() + 2
+            try:
+                started = False
+                seen: tuple[str, str] = ("", "")
+                async for run in self._states(name):
+                    status = run.get("status") or {}
+                    now = (str(status.get("phase") or "Pending"), _why(status))
+                    if now != seen:
+                        seen = now
+                        on_phase(run)
+                    if not started and status.get("startTime"):
+                        started = True
+                        tasks.start_soon(self._stream, run, on_event, streaming)
+                    if status.get("phase") in TERMINAL_PHASES:
+                        final = run
+                        break
+            except KubeError as error:
+                failure = error  # raised here, it would arrive in an exception group
+            # what the agent said last may still be on its way
+            streaming.deadline = anyio.current_time() + (2 if final else 0)
+        if failure is not None:
+            raise failure
         return await self._finished(final)
 
     async def _states(self, name: str) -> AsyncIterator[Object]:
-        """The run now, then every change; a broken watch starts again from a read."""
+        """The run now, then every change; a broken watch, or a server in trouble, starts again from a read."""
+        deleted = RunDeleted(f"AgentRun {self._namespace}/{name} was deleted while it was followed")
+        known = False
         query = [("watch", "true"), ("fieldSelector", f"metadata.name={name}"), ("timeoutSeconds", "300")]
         while True:
             try:
                 run = await self._client.get(AGENT_RUN, name, self._namespace)
+                known = True
                 yield run
                 since = [*query, ("resourceVersion", run["metadata"]["resourceVersion"])]
                 splitter = LineSplitter()
@@ -118,10 +130,16 @@ class RunClient:
                         for line in splitter.feed(chunk):
                             event = decode_event(line)
                             if event.type == "DELETED":
-                                raise RunDeleted(f"AgentRun {self._namespace}/{name} was deleted while it ran")
+                                raise deleted
                             if event.type in ("ADDED", "MODIFIED"):
                                 yield event.decode()
-            except TransportError as error:
+            except NotFound:
+                if known:
+                    raise deleted from None
+                raise
+            except (TransportError, ApiError) as error:
+                if isinstance(error, ApiError) and error.code < 500 and error.code not in (410, 429):
+                    raise
                 log.debug("run.watch_broken", run=name, error=str(error))
                 await anyio.sleep(0.5)
 
