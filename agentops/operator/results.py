@@ -63,6 +63,12 @@ def from_task(result: TaskResult) -> Result:
     return evolve(found, cut=result.truncated)
 
 
+def out_of_time(result: TaskResult, why: str) -> Result:
+    """A task the Job's deadline stopped: what it had got so far, and the deadline for a reason."""
+    message = f"timed out: {why}"
+    return evolve(from_task(result), reason=ApiReason.TIMEOUT, message=_line(message), output=result.output or message)
+
+
 def _result(
     source: RunRecord | TaskResult, succeeded: bool, reason: str | None, output: str, error: str | None
 ) -> Result:

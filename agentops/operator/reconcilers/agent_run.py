@@ -270,7 +270,8 @@ class AgentRunReconciler:
         mode, elapsed_s = work.run.status.mode or "", work.elapsed_s()
         await work.save(self._client)
         self._metrics.seen(work.request, phase)
-        self._metrics.finished(mode, phase, elapsed_s)
+        if work.run.status.start_time is not None:
+            self._metrics.finished(mode, phase, elapsed_s)
         self._recorder.event(work.obj, "Normal" if result.succeeded else "Warning", result.reason, result.message)
         log.info("run.finished", run=str(work.request), reason=result.reason, seconds=round(elapsed_s, 3))
         return await self._keep_for_a_while(work)

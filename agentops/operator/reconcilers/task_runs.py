@@ -28,7 +28,7 @@ from agentops.operator.objects import names
 from agentops.operator.objects.env import Endpoints
 from agentops.operator.objects.job import TTL_AFTER_HARVEST_S, TaskRun, fits_inline, job, prompt_config_map
 from agentops.operator.results import Result as RunResult
-from agentops.operator.results import failure, from_task, parse_termination_message
+from agentops.operator.results import failure, from_task, out_of_time, parse_termination_message
 from agentops.operator.review import Reviewer
 from agentops.operator.rollout import container_failure
 from agentops.operator.run_work import RunWork, run_timeout_s
@@ -222,6 +222,8 @@ class TaskRuns:
             ) or parse_termination_message(_termination_message(pod), succeeded)
         if told is not None and (told.success or succeeded or reason != "DeadlineExceeded"):
             return from_task(told)
+        if told is not None:
+            return out_of_time(told, message or reason)
         if succeeded:
             return RunResult(
                 succeeded=True, reason=ApiReason.SUCCEEDED, message="the Job succeeded", output="(no output captured)"

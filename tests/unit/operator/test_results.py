@@ -10,6 +10,7 @@ from agentops.operator.results import (
     from_record,
     from_task,
     needs_config_map,
+    out_of_time,
     parse_task_line,
     parse_termination_message,
     status_fields,
@@ -92,3 +93,11 @@ def test_a_summary_from_the_termination_log_says_that_it_was_cut() -> None:
 
 def test_truncation_never_splits_a_character() -> None:
     assert truncate("aä", 2) == "a"
+
+
+def test_a_task_out_of_time_says_so_in_words_and_keeps_what_it_had() -> None:
+    told = TaskResult(success=False, output="Half of", reason="Interrupted", usage=Usage(input_tokens=7))
+    found = out_of_time(told, "Job was active longer than specified deadline")
+    assert (found.succeeded, found.reason, found.output) == (False, "Timeout", "Half of")
+    assert found.message == "timed out: Job was active longer than specified deadline"
+    assert found.usage == told.usage
