@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ from attrs import field, frozen
 
 from agentops.kube.patches import APPLY_PATCH
 from agentops.local.apiserver import errors
+from agentops.local.apiserver.admission_webhooks import RequestAdmission, Webhooks
 from agentops.local.apiserver.apply.managed import manager_name
 from agentops.local.apiserver.audit import AuditLog
 from agentops.local.apiserver.auth import (
@@ -63,6 +65,7 @@ from agentops.local.apiserver.reviews import Reviews
 from agentops.local.apiserver.routing import Route, attributes, parse
 from agentops.local.apiserver.store import Store
 from agentops.local.apiserver.subresources import Subresources
+from agentops.local.apiserver.undecided import Undecided
 from agentops.local.apiserver.watch import WatchHub
 from agentops.local.apiserver.writes import DeleteOptions, WriteOptions, Writer
 from agentops.telemetry.logging import get_logger
@@ -89,6 +92,8 @@ VERSION = {
     "minCompatibilityMinor": "36",
 }
 _BODY_LIMIT = 3 * 1024 * 1024
+_MAX_ROUNDS = 1000
+_admission: ContextVar[RequestAdmission | None] = ContextVar("admission", default=None)
 _BOOTSTRAP_PERIOD_S = 10.0
 """How soon default/kubernetes is back after somebody deleted it; as kube-apiserver."""
 
@@ -139,6 +144,7 @@ class ApiServer:
         self.writer = Writer(
             self.store, self.clock, self.rng, self.options.service_cidr, self.options.require_service_account
         )
+        self.webhooks = Webhooks(self.store)
         self.reader = Reader(self.store, self.writer)
         self.watches = WatchHub(
             self.store,
@@ -263,7 +269,7 @@ class ApiServer:
             why = self._authorizer.refuse(user, about)
             if why is not None:
                 raise forbidden_message(user, about, why)
-            answer = await self._dispatch(request, route, about, user)
+            answer = await self._decided(request, route, about, user)
         except errors.PathNotFound:
             answer = text_response("404 page not found\n", 404)
         except errors.ApiFailure as failure:
@@ -313,6 +319,19 @@ class ApiServer:
             return body()
 
         return Stream(open_logged, answer.status, answer.headers)
+
+    async def _decided(self, request: Request, route: Route | None, about: Attributes, user: User) -> Answer:
+        """Dispatch, as often as webhooks have to be asked first."""
+        token = _admission.set(self.webhooks.admission(user) if self.webhooks.any else None)
+        try:
+            for _ in range(_MAX_ROUNDS):
+                try:
+                    return await self._dispatch(request, route, about, user)
+                except Undecided as undecided:
+                    await undecided.decide()
+        finally:
+            _admission.reset(token)
+        raise errors.unavailable("the object changes faster than its webhooks answer; try again")
 
     async def _dispatch(self, request: Request, route: Route | None, about: Attributes, user: User) -> Answer:
         if route is None or not route.is_resource:
@@ -419,6 +438,7 @@ class ApiServer:
             manager_name(request.arg("fieldManager"), request.header("user-agent")),
             dry_run(request),
             subresource,
+            _admission.get(),
         )
 
     def _get(self, request: Request, resource: Resource, route: Route) -> Answer:
@@ -438,6 +458,8 @@ class ApiServer:
         """A written object in the form the client asked for, with its warnings."""
         headers = {}
         texts = [*(strictness.warnings() if strictness else ()), *resource.strategy.warnings(obj)]
+        admission = _admission.get()
+        texts += admission.warnings if admission is not None else ()
         if texts:
             headers["warning"] = ", ".join(f"299 - {quoted(text)}" for text in texts)
         body = Renderer(resource, negotiate(request), self.clock).single(obj)
@@ -499,7 +521,7 @@ class ApiServer:
         options = delete_options(request)
         write = self.write_options(request, user)
         if options.dry_run:
-            write = WriteOptions(user, write.manager, True)
+            write = WriteOptions(user, write.manager, True, admission=write.admission)
         obj, gone = self.writer.delete(resource, route.namespace, route.name, options, write)
         if gone and not resource.strategy.delete_returns_object:
             return json_response(deleted_status(resource, obj))
@@ -510,6 +532,9 @@ class ApiServer:
         write = self.write_options(request, user)
         selection = Selection.of(request, resource)
         entries = [e for e in self.store.list(resource.storage, route.namespace) if selection.matches(e)]
+        if write.admission is not None:
+            for entry in entries:  # before any of them goes
+                write.admission.validate(resource, write, None, self.writer.served(resource, entry))
         deleted = [self.writer.delete(resource, e.namespace, e.name, options, write)[0] for e in entries]
         body = Renderer(resource, negotiate(request), self.clock).list(
             deleted, {"resourceVersion": str(self.store.revision)}

@@ -11,7 +11,7 @@ import copy
 import random
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import orjson
@@ -40,6 +40,14 @@ _OBJECT_LIMIT = 1_572_864
 _PROTECTED = ("default", "kube-system", "kube-public")
 
 
+class Admission(Protocol):
+    """What has a say in a client's writes. Raises ApiFailure to refuse, Undecided to be asked again later."""
+
+    def mutate(self, resource: Resource, options: WriteOptions, new: Object, old: Object | None) -> Object: ...
+
+    def validate(self, resource: Resource, options: WriteOptions, new: Object | None, old: Object | None) -> None: ...
+
+
 @frozen(slots=True)
 class WriteOptions:
     """Who writes, and how. `manager` is the field manager's name."""
@@ -48,6 +56,7 @@ class WriteOptions:
     manager: str = "unknown"
     dry_run: bool = False
     subresource: str = ""
+    admission: Admission | None = None
 
 
 @frozen(slots=True)
@@ -128,6 +137,10 @@ class Writer:
             obj.pop("status", None)
         ctx = self._context(resource, options, now)
         self._default(resource, obj)
+        if options.admission is not None:
+            obj = options.admission.mutate(resource, options, obj, None)
+            meta = obj["metadata"]
+            self._default(resource, obj)
         strategy.prepare_create(ctx, obj)
         strategy.default(obj)
         self._refuse(resource, obj, validate_meta(obj, resource, create=True) + self._validate(ctx, obj, MISSING))
@@ -136,6 +149,8 @@ class Writer:
             track_update(
                 None, obj, resource.schema, who, reset=self._reset(resource, ""), client_managed=client_managed
             )
+        if options.admission is not None:
+            options.admission.validate(resource, options, obj, None)
         if self.store.get(resource.storage, namespace if kind.namespaced else "", name) is not None:
             raise errors.already_exists(kind.group, kind.plural, name)
         if options.dry_run:
@@ -194,8 +209,11 @@ class Writer:
         now = rfc3339(self.clock.now())
         ctx = self._context(resource, options, now)
         new = self._split_status(resource, options.subresource, new, old)
-        meta = new["metadata"]
         self._default(resource, new)
+        if options.admission is not None:
+            new = options.admission.mutate(resource, options, new, old)
+            new = self._split_status(resource, options.subresource, new, old)
+            self._default(resource, new)
         if options.subresource == "status":
             strategy.prepare_status(ctx, new, old)
         else:
@@ -206,6 +224,8 @@ class Writer:
         if resource.custom or options.subresource != "status":
             found += self._validate(ctx, new, old)
         self._refuse(resource, new, found)
+        if options.admission is not None:
+            options.admission.validate(resource, options, new, old)
         if not applied:
             who = self._manager(resource, options, now)
             reset = self._reset(resource, options.subresource)
@@ -359,6 +379,8 @@ class Writer:
             raise errors.not_found(kind.group, kind.plural, name)
         obj = self.served(resource, entry)
         self._preconditions(resource, name, obj, options)
+        if write.admission is not None and not obj["metadata"].get("deletionTimestamp"):
+            write.admission.validate(resource, write, None, obj)
         if kind.plural == "namespaces" and not kind.group and name in _PROTECTED:
             raise errors.forbidden_object("", "namespaces", name, "this namespace may not be deleted")
         meta = obj["metadata"]
