@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
+
+if TYPE_CHECKING:
+    from agentops.kube.aiohttp_transport import AiohttpTransport
+    from agentops.kube.config import ClusterConfig
 
 EXIT_CODES = {"Succeeded": 0, "Failed": 1}
 REASON_EXIT_CODES = {"Cancelled": 3, "Timeout": 4, "Lost": 5, "JobLost": 5}
@@ -108,14 +114,13 @@ async def _run(
 ) -> int:
     from agentops.api.kinds import AGENT
     from agentops.clients.runs import RunClient
-    from agentops.kube.aiohttp_transport import AiohttpTransport
     from agentops.kube.client import ApiClient
     from agentops.kube.config import load_config
     from agentops.kube.errors import NotFound
 
     config = await load_config(kubeconfig, context)
     namespace = namespace or config.namespace
-    async with AiohttpTransport(config) as transport:
+    async with _connected(config) as transport:
         client = ApiClient(transport, user_agent="agentops-run", field_manager="agentops-run")
         try:
             await client.get(AGENT, agent, namespace)
@@ -150,6 +155,20 @@ async def _run(
     if finished.phase != "Succeeded":
         click.echo(f"agentops: agentrun/{name} {finished.phase}: {finished.reason}: {finished.message}", err=True)
     return REASON_EXIT_CODES.get(finished.reason, EXIT_CODES.get(finished.phase, 1))
+
+
+@asynccontextmanager
+async def _connected(config: ClusterConfig) -> AsyncIterator[AiohttpTransport]:
+    """A transport that is closed in order also when the command is cancelled."""
+    from agentops.kube.aiohttp_transport import AiohttpTransport
+
+    async with AsyncExitStack() as stack:
+        transport = await stack.enter_async_context(AiohttpTransport(config))
+        try:
+            yield transport
+        finally:
+            with anyio.move_on_after(2, shield=True):
+                await stack.aclose()
 
 
 class _View:
