@@ -107,6 +107,8 @@ class Kubelet:
             stop_grace_s=options.stop_grace_s,
         )
         self._workers: dict[tuple[str, str], PodWorker] = {}
+        self._broken_until: dict[str, float] = {}
+        """By uid, on `clock.boottime()`: a pod whose worker broke is left alone so long, whatever changes."""
         self._tasks: TaskGroup | None = None
         self._running = anyio.Event()
         self._controller = (
@@ -156,6 +158,9 @@ class Kubelet:
         if worker is not None:
             worker.update(pod)
             return None
+        wait_s = self._broken_until.get(pod["metadata"]["uid"], 0.0) - self._clock.boottime()
+        if wait_s > 0:
+            return Result(requeue_after=wait_s)
         await self._network.add_namespace(request.namespace)
         self._workers[key] = worker = PodWorker(pod, self._host)
         assert self._tasks is not None
@@ -169,7 +174,10 @@ class Kubelet:
             except Exception:
                 # One pod's trouble is not the others': it is taken up again from what its status says.
                 log.exception("kubelet.pod.broken")
+                self._broken_until[worker.uid] = self._clock.boottime() + _AGAIN_S
                 self._controller.enqueue(request, after_s=_AGAIN_S)
+            else:
+                self._broken_until.pop(worker.uid, None)
             finally:
                 if self._workers.get((request.namespace, request.name)) is worker:
                     del self._workers[request.namespace, request.name]

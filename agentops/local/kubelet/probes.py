@@ -128,7 +128,15 @@ class Prober:
                 return await self._tcp(handler["tcpSocket"])
             if "exec" in handler:
                 return await self._exec(handler["exec"])
-        except (OSError, EOFError, ValueError, KubeletError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            OverflowError,
+            KubeletError,
+            anyio.BrokenResourceError,
+            anyio.EndOfStream,
+        ) as error:
             return Outcome(False, str(error) or type(error).__name__)
         kinds = ", ".join(sorted(key for key in ("grpc",) if key in handler)) or "no handler"
         return Outcome(False, f"the process kubelet does not support {kinds}; use httpGet, tcpSocket or exec")

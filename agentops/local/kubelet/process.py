@@ -433,6 +433,11 @@ def _start(
         for fd in opened:
             os.close(fd)
         raise StartError(f'exec: "{command.argv[0] if command.argv else ""}": {error.strerror or error}') from error
+    except ValueError as error:
+        # A NUL byte: no argument or variable of a program can hold one.
+        for fd in opened:
+            os.close(fd)
+        raise StartError(f"exec: the command, or a variable of its environment, is not possible: {error}") from error
     for fd in child_side:
         os.close(fd)
     process = HostProcess(

@@ -17,6 +17,7 @@ from agentops.kube.errors import NotFound
 from agentops.kube.kinds import CONFIG_MAP, ENDPOINT_SLICE, EVENT, LEASE, NODE, POD, PVC, SERVICE, SERVICE_ACCOUNT
 from agentops.local.apiserver.node import LogOptions, NodeStreamError
 from agentops.local.kubelet import ImageMap, Kubelet, KubeletOptions
+from agentops.local.kubelet.pod_worker import PodWorker
 
 pytestmark = pytest.mark.anyio
 
@@ -304,3 +305,24 @@ async def test_with_the_planes_controllers_a_pod_has_its_account_its_claim_and_i
         await plane.client.delete(POD, "web", "default")
         await gone(plane, "web")
         assert proof() == ["default"]
+
+
+async def test_a_pod_whose_worker_breaks_is_left_alone_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    async def broken(self: PodWorker) -> None:
+        started.append(self.name)
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(PodWorker, "run", broken)
+    async with node(tmp_path) as (plane, _):
+        await plane.client.create(POD, a_pod("web", "sleep 60"))
+        await plane.eventually(lambda: bool(started))
+        for i in range(20):
+            # Every change wakes the kubelet; none may start the worker again at once.
+            await plane.client.patch(POD, "web", {"metadata": {"labels": {"n": str(i)}}}, "default")
+        await plane.client.create(POD, a_pod("other", "sleep 60"))
+        await plane.eventually(lambda: "other" in started)
+        assert started.count("web") == 1

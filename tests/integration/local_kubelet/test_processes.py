@@ -258,3 +258,16 @@ async def test_a_plane_that_starts_ends_what_an_earlier_one_left(tmp_path: Path)
         other.wait()
         leader.kill()
         leader.wait()
+
+
+@pytest.mark.parametrize("where", ["argument", "variable"])
+async def test_a_nul_byte_is_a_program_that_cannot_be_started(
+    processes: ProcessTable, tmp_path: Path, where: str
+) -> None:
+    command = shell(
+        tmp_path, "echo \0" if where == "argument" else "true", **({"A": "\0"} if where != "argument" else {})
+    )
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(StartError, match="null byte"):
+        await processes.spawn(command, root=root(tmp_path))
+    assert len(os.listdir("/proc/self/fd")) == len(before)

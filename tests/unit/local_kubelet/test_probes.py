@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio
 import pytest
 
-from agentops.local.kubelet.probes import Outcome, Schedule, Tracker, probe_forever
+from agentops.local.kubelet.probes import Outcome, Prober, Schedule, Tracker, probe_forever
 from agentops.values.clock import LoopClock
 
 pytestmark = pytest.mark.anyio
@@ -92,3 +94,11 @@ async def test_an_answer_that_takes_too_long_is_a_failure() -> None:
     with anyio.move_on_after(5):
         await probe_forever("Readiness", Schedule(timeout_s=2), never, ignore, failures.append, clock, started_at=0)
     assert failures == ["Readiness probe failed: no answer within 2s"]
+
+
+@pytest.mark.parametrize("port", [99999999, 0, -1])
+async def test_a_port_that_cannot_be_is_a_failure_not_a_crash(port: int) -> None:
+    async def run(_: Sequence[str]) -> tuple[int, str]:
+        raise AssertionError
+
+    assert not (await Prober("127.0.0.1", {}, run).ask({"tcpSocket": {"port": port}})).ok

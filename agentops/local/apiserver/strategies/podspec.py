@@ -6,6 +6,12 @@ from typing import Any
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.strategies.podfields import (
+    validate_grace,
+    validate_probes,
+    validate_sub_path,
+    validate_volume_paths,
+)
 from agentops.values.names import is_dns1123_label, is_env_name
 
 Object = dict[str, Any]
@@ -16,7 +22,9 @@ _MODES = ("secret", "configMap", "projected", "downwardAPI")
 def default_pod_spec(spec: Object) -> None:
     """In place, as on every write of a pod or a template."""
     spec.setdefault("restartPolicy", "Always")
-    spec.setdefault("terminationGracePeriodSeconds", 30)
+    grace_s = spec.setdefault("terminationGracePeriodSeconds", 30)
+    if isinstance(grace_s, int) and grace_s < 0:
+        spec["terminationGracePeriodSeconds"] = 1
     spec.setdefault("dnsPolicy", "ClusterFirst")
     if spec.get("securityContext") is None:
         spec["securityContext"] = {}
@@ -150,6 +158,8 @@ def validate_pod_spec(spec: Object, path: str, *, restart: tuple[str, ...] | Non
         volumes.add(name)
         if sum(key != "name" for key in volume) > 1:
             out.append(errors.forbidden_field(at, "may not specify more than 1 volume type"))
+        out.extend(validate_volume_paths(volume, at))
+    out.extend(validate_grace(spec, path))
     seen: set[str] = set()
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field) or ()):
@@ -211,4 +221,6 @@ def _validate_container(container: Object, at: str, volumes: set[str], seen: set
         elif where in mounted:
             out.append(errors.invalid_value(f"{at}.volumeMounts[{index}].mountPath", where, "must be unique"))
         mounted.add(where or "")
+        out.extend(validate_sub_path(mount, f"{at}.volumeMounts[{index}]"))
+    out.extend(validate_probes(container, at))
     return out
