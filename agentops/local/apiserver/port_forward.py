@@ -192,25 +192,32 @@ class _Tunnel:
 
 
 async def _serve_channels(socket: WebSocket, dial: Dial, ports: list[int], tasks: TaskGroup) -> None:
+    """Until the last connection has ended: these protocols know no other way to say so."""
     lock = anyio.Lock()
-    connections: dict[int, _Connection] = {}
 
     async def send(channel: int, payload: bytes) -> None:
         async with lock:
             await socket.send(bytes([channel]) + payload)
 
-    for index, port in enumerate(ports):
-        connections[2 * index] = connection = _channel(2 * index, port, send)
-        for channel in (2 * index, 2 * index + 1):
-            await send(channel, port.to_bytes(2, "little"))
-        tasks.start_soon(connection.run, dial)
-    while (message := await socket.receive()) is not None:
-        if message[:1] == b"\xff":
-            closed = connections.get(message[1]) if len(message) > 1 else None
-            if closed is not None:
-                closed.inward.close()
-        elif message and (connection_ := connections.get(message[0])) is not None:
-            await connection_.take(message[1:])
+    connections = {2 * index: _channel(2 * index, port, send) for index, port in enumerate(ports)}
+
+    async def receive() -> None:
+        while (message := await socket.receive()) is not None:
+            closing = message[:1] == b"\xff"
+            connection = connections.get(message[1 if closing else 0]) if len(message) > closing else None
+            if connection is not None and closing:
+                connection.inward.close()
+            elif connection is not None:
+                await connection.take(message[1:])
+        tasks.cancel_scope.cancel()
+
+    for channel, connection in connections.items():
+        for number in (channel, channel + 1):
+            await send(number, connection.port.to_bytes(2, "little"))
+    tasks.start_soon(receive)
+    async with anyio.create_task_group() as running:
+        for connection in connections.values():
+            running.start_soon(connection.run, dial)
 
 
 def _channel(channel: int, port: int, send: Callable[[int, bytes], Awaitable[None]]) -> _Connection:

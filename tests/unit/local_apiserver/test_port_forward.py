@@ -220,6 +220,9 @@ async def test_the_python_clients_channels_carry_a_port_each(api: Api) -> None:
         await client.say(b"\x02hello")
         await client.say(b"\xff\x02")
         assert await client.outgoing.receive() == b"\x02HELLO"
+        assert not client.closed.is_set()
+        await client.say(b"\xff\x00")
+        await client.closed.wait()
 
 
 async def test_a_pod_that_does_not_run_cannot_be_forwarded_to(api: Api) -> None:
