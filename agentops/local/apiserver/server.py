@@ -39,6 +39,7 @@ from agentops.local.apiserver.bootstrap import bootstrap
 from agentops.local.apiserver.builtin import builtin_registry
 from agentops.local.apiserver.crd import CustomResources
 from agentops.local.apiserver.decode import Strictness, decode_object
+from agentops.local.apiserver.deleteoptions import checked
 from agentops.local.apiserver.discovery import Discovery
 from agentops.local.apiserver.housekeeping import Housekeeping
 from agentops.local.apiserver.http import (
@@ -586,9 +587,7 @@ def delete_options(request: Request) -> DeleteOptions:
     """From body and query of a DELETE. Raises ApiFailure 400, 422."""
     body: Object = {}
     if request.body:
-        decoded = decode_body(request.body, request.header("content-type"))
-        if isinstance(decoded, dict):
-            body = decoded
+        body = checked(decode_body(request.body, request.header("content-type")))
     grace = body.get("gracePeriodSeconds")
     if grace is None and request.arg("gracePeriodSeconds"):
         grace = request.arg("gracePeriodSeconds")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentops.kube.patches import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, PatchError, json_patch, merge_patch
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.auth import AUDIENCE, Attributes
+from agentops.local.apiserver.deleteoptions import checked
 from agentops.local.apiserver.http import Answer, Request, User, json_response
 from agentops.local.apiserver.jsonio import decode_body, decode_json, media_type
 from agentops.local.apiserver.resources import Resource
@@ -105,8 +106,9 @@ class Subresources:
 
     def _bind(self, request: Request, resource: Resource, route: Route, user: User) -> Answer:
         body = decode_body(request.body, request.header("content-type"))
-        target = (body.get("target") or {}).get("name") if isinstance(body, dict) else None
-        if not target:
+        reference = body.get("target") if isinstance(body, dict) else None
+        target = reference.get("name") if isinstance(reference, dict) else None
+        if not target or not isinstance(target, str):
             found = [errors.required("target.name")]
             raise errors.invalid("", "Binding", route.name, found)
         now = rfc3339(self._server.clock.now())
@@ -142,7 +144,9 @@ class Subresources:
 
     def _evict(self, request: Request, resource: Resource, route: Route, user: User) -> Answer:
         body = decode_body(request.body, request.header("content-type"))
-        wanted = (body.get("deleteOptions") or {}) if isinstance(body, dict) else {}
+        if not isinstance(body, dict):
+            raise errors.bad_request("the Eviction must be an object")
+        wanted = checked(body.get("deleteOptions") or {})
         conditions = wanted.get("preconditions") or {}
         options = DeleteOptions(
             wanted.get("gracePeriodSeconds"), wanted.get("propagationPolicy"), conditions.get("uid"),
@@ -161,6 +165,8 @@ class Subresources:
             raise errors.bad_request("the TokenRequest must be an object")
         account = server.reader.get(resource, route.namespace, route.name).obj()
         spec = body.get("spec") or {}
+        if not isinstance(spec, dict) or not isinstance(spec.get("boundObjectRef") or {}, dict):
+            raise errors.bad_request("TokenRequest cannot be handled: spec and spec.boundObjectRef must be objects")
         seconds = spec.get("expirationSeconds")
         seconds = 3600 if seconds is None else seconds
         if not isinstance(seconds, int) or seconds < 600:

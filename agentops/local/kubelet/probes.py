@@ -128,15 +128,7 @@ class Prober:
                 return await self._tcp(handler["tcpSocket"])
             if "exec" in handler:
                 return await self._exec(handler["exec"])
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            OverflowError,
-            KubeletError,
-            anyio.BrokenResourceError,
-            anyio.EndOfStream,
-        ) as error:
+        except (OSError, EOFError, ValueError, KubeletError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
             return Outcome(False, str(error) or type(error).__name__)
         kinds = ", ".join(sorted(key for key in ("grpc",) if key in handler)) or "no handler"
         return Outcome(False, f"the process kubelet does not support {kinds}; use httpGet, tcpSocket or exec")
@@ -166,6 +158,8 @@ class Prober:
 
     def _port(self, value: Any) -> int:
         if isinstance(value, int) or str(value).isdigit():
+            if not 0 < int(value) < 65536:
+                raise ValueError(f"port {value} is not between 1 and 65535")
             return int(value)
         if value not in self._ports:
             raise ValueError(f"port {value!r} is not a named port of the container")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from support.apiserver import CONFIG_MAPS, Api, config_map
+from support.apiserver import CONFIG_MAPS, PODS, Api, config_map, pod
 
 pytestmark = pytest.mark.anyio
 
@@ -37,3 +39,49 @@ async def test_yaml_may_use_aliases(api: Api) -> None:
 async def test_a_body_of_another_media_type_is_refused(api: Api, kind: str) -> None:
     reply = await api.call("POST", CONFIG_MAPS, config_map("a"), content_type=kind)
     assert (reply.status, reply.reason) == (415, "UnsupportedMediaType")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [1],
+        {"preconditions": 5},
+        {"preconditions": {"uid": [1]}},
+        {"dryRun": 5},
+        {"dryRun": "All"},
+        {"gracePeriodSeconds": {}},
+        {"gracePeriodSeconds": True},
+        {"propagationPolicy": ["Background"]},
+        {"orphanDependents": "x"},
+    ],
+)
+async def test_delete_options_of_the_wrong_type_delete_nothing(api: Api, body: Any) -> None:
+    await api.post(CONFIG_MAPS, config_map("a"))
+    assert (await api.delete(f"{CONFIG_MAPS}/a", body)).status == 400
+    assert (await api.get(f"{CONFIG_MAPS}/a")).status == 200
+    await api.post(PODS, pod("p", nodeName="n"))
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}, "deleteOptions": body}
+    assert (await api.post(f"{PODS}/p/eviction", eviction)).status == 400
+    assert "deletionTimestamp" not in (await api.get(f"{PODS}/p")).body["metadata"]
+
+
+async def test_an_endless_grace_does_not_overflow(api: Api) -> None:
+    await api.post(PODS, pod("p", nodeName="n"))
+    reply = await api.delete(f"{PODS}/p", {"gracePeriodSeconds": 10**18})
+    assert (reply.status, reply.body["metadata"]["deletionGracePeriodSeconds"]) == (200, 2**31 - 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (f"{PODS}/p/binding", {"target": 5}),
+        (f"{PODS}/p/binding", {"target": {"name": {}}}),
+        ("/api/v1/namespaces/default/serviceaccounts/default/token", {"spec": 5}),
+        ("/api/v1/namespaces/default/serviceaccounts/default/token", {"spec": {"boundObjectRef": "x"}}),
+    ],
+)
+async def test_subresources_take_objects_only(api: Api, path: str, body: Any) -> None:
+    await api.post(PODS, pod("p"))
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    await api.post("/api/v1/namespaces/default/serviceaccounts", account)
+    assert (await api.post(path, body)).status in (400, 422)
