@@ -15,6 +15,7 @@ import anyio.lowlevel
 
 from agentops.kube.kinds import CRD
 from agentops.local.apiserver import errors
+from agentops.local.apiserver.conversion import WebhookConverter, converter_of
 from agentops.local.apiserver.http import ADMIN
 from agentops.local.apiserver.resources import CRD_VERBS, Registry, Resource
 from agentops.local.apiserver.schema.defaulting import has_defaults
@@ -22,6 +23,8 @@ from agentops.local.apiserver.schema.structural import Schema
 from agentops.local.apiserver.store import Event, Store
 from agentops.local.apiserver.strategies.base import Strategy
 from agentops.local.apiserver.strategies.crd import FINALIZER
+from agentops.local.apiserver.undecided import Undecided
+from agentops.local.apiserver.webhook_caller import Caller
 from agentops.local.apiserver.writes import DeleteOptions, WriteOptions, Writer
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, rfc3339
@@ -53,6 +56,7 @@ class CustomResources:
         *,
         delay_s: float,
         gone: Callable[[str], None],
+        caller: Callable[[], Caller],
     ) -> None:
         self._store = store
         self._registry = registry
@@ -60,6 +64,7 @@ class CustomResources:
         self._clock = clock
         self._delay_s = delay_s
         self._gone = gone
+        self._caller = caller
         self._due: dict[str, float] = {}
         self._wake = anyio.Event()
         self._served: dict[str, list[Resource]] = {}
@@ -91,12 +96,22 @@ class CustomResources:
                 except errors.ApiFailure as failure:
                     log.warning("crd.step_failed", crd=name, error=failure.message)
                     self._schedule(name, 1.0)
+                except Undecided as undecided:
+                    await self._decide(name, undecided)
             if ready:
                 await anyio.lowlevel.checkpoint()
                 continue
             self._wake = anyio.Event()
             with anyio.move_on_after(min(self._due.values(), default=math.inf) - now):
                 await self._wake.wait()
+
+    async def _decide(self, name: str, undecided: Undecided) -> None:
+        try:
+            await undecided.decide()
+            self._schedule(name, 0.0)
+        except errors.ApiFailure as failure:
+            log.warning("crd.step_failed", crd=name, error=failure.message)
+            self._schedule(name, 1.0)
 
     def establish_now(self) -> None:
         """Finish everything pending without waiting (tests, start-up)."""
@@ -202,7 +217,9 @@ class CustomResources:
         name = obj["metadata"]["name"]
         if not _established(obj):
             return
-        resources = resources_of(obj, revision)
+        storage = f"{obj['spec']['names']['plural']}.{obj['spec']['group']}"
+        converter = converter_of(obj, storage, self._store, self._caller())
+        resources = resources_of(obj, revision, converter)
         present = self._served.get(name)
         if present is not None and _same(present, resources):
             return
@@ -223,7 +240,7 @@ class CustomResources:
             self._gone(kind.resource)
 
 
-def resources_of(crd: Object, revision: int) -> list[Resource]:
+def resources_of(crd: Object, revision: int, converter: WebhookConverter | None = None) -> list[Resource]:
     """The served resources of a CRD, one a version."""
     spec = crd["spec"]
     names = spec["names"]
@@ -249,6 +266,7 @@ def resources_of(crd: Object, revision: int) -> list[Resource]:
                 verbs=CRD_VERBS,
                 columns=version.get("additionalPrinterColumns"),
                 custom=True,
+                converter=converter,
                 storage_api_version=f"{spec['group']}/{stored}",
                 scale=subresources.get("scale"),
                 selectable=tuple(
@@ -265,7 +283,7 @@ def _same(left: list[Resource], right: list[Resource]) -> bool:
         raw = resource.schema.raw if resource.schema else None
         return (resource.kind, raw, resource.columns, resource.subresources, resource.short_names,
                 resource.categories, resource.scale, resource.selectable,
-                resource.storage_api_version)  # fmt: skip
+                resource.storage_api_version, resource.converter)  # fmt: skip
 
     return [key(r) for r in left] == [key(r) for r in right]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import define, field
 
@@ -18,6 +18,13 @@ from agentops.local.apiserver.strategies.base import Strategy
 from agentops.values.kinds import Kind
 
 Object = dict[str, Any]
+
+
+class Converter(Protocol):
+    """Turns objects of one kind into another version. Raises Undecided when it has to ask first."""
+
+    def convert(self, obj: Object, api_version: str) -> Object: ...
+
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 CRD_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
@@ -44,6 +51,7 @@ class Resource:
     incoming: Callable[[Object], Object] | None = None
     scale: Object | None = None
     selectable: tuple[str, ...] = ()
+    converter: Converter | None = None
     default_since: int | None = None
     """Objects written before this revision may lack defaults of the present schema."""
     _schema: Schema | None = field(default=None, init=False)
@@ -70,17 +78,23 @@ class Resource:
     @property
     def translated(self) -> bool:
         """Whether stored bytes differ from served bytes."""
+        if self.converter is not None:  # what was stored before the storage version changed is in another one
+            return True
         return self.outgoing is not None or self.storage_api_version != self.kind.api_version
 
     def to_served(self, obj: Object) -> Object:
         if self.outgoing is not None:
             return self.outgoing(obj)
+        if self.converter is not None:
+            return self.converter.convert(obj, self.kind.api_version)
         obj["apiVersion"] = self.kind.api_version
         return obj
 
     def to_stored(self, obj: Object) -> Object:
         if self.incoming is not None:
             return self.incoming(obj)
+        if self.converter is not None:
+            return self.converter.convert(obj, self.storage_api_version)
         if self.storage_api_version != self.kind.api_version:
             return {**obj, "apiVersion": self.storage_api_version}
         return obj

@@ -173,6 +173,7 @@ class ApiServer:
             self.clock,
             delay_s=self.options.crd_established_delay_s,
             gone=self.watches.end_all,
+            caller=lambda: self.webhooks.caller,
         )
         self._housekeeping = Housekeeping(self.store, self.registry, self.writer, self.clock, self.options)
         self._audit = AuditLog(self.options.audit_log, self.clock) if self.options.audit_log else None

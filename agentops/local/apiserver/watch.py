@@ -22,6 +22,7 @@ from agentops.local.apiserver.reads import Reader, Selection, list_options_inval
 from agentops.local.apiserver.render import Form, Renderer
 from agentops.local.apiserver.resources import Resource
 from agentops.local.apiserver.store import Compacted, Entry, Event, Store
+from agentops.local.apiserver.undecided import Undecided
 from agentops.local.apiserver.writes import Writer
 from agentops.values.clock import Clock
 
@@ -43,14 +44,18 @@ class Watcher:
     revision: int = 0
     overflowed: bool = False
     ended: bool = False
-    _lines: deque[bytes] = field(factory=deque)
+    _lines: deque[bytes | Event] = field(factory=deque)
     _wake: anyio.Event = field(factory=anyio.Event)
 
     def offer(self, event: Event) -> None:
         """Take one event of the store, if it is any of ours."""
         if self.ended or (self.namespace and event.entry.namespace != self.namespace):
             return
-        line = self.line(event)
+        line: bytes | Event | None
+        try:
+            line = self.line(event)
+        except Undecided:
+            line = event  # converted when it is taken, in its turn
         self.revision = event.revision
         if line is None:
             return
@@ -87,11 +92,26 @@ class Watcher:
     def bookmark(self, revision: int, annotations: dict[str, str] | None = None) -> bytes:
         return b'{"type":"BOOKMARK","object":%b}\n' % self.renderer.bookmark(revision, annotations)
 
-    def take(self) -> bytes:
+    async def take(self) -> bytes:
         """Everything queued, as one chunk."""
-        chunk = b"".join(self._lines)
-        self._lines.clear()
-        return chunk
+        chunk: list[bytes] = []
+        while self._lines:
+            item = self._lines.popleft()
+            chunk.append(item if isinstance(item, bytes) else await self._decided(item))
+        return b"".join(chunk)
+
+    async def _decided(self, event: Event) -> bytes:
+        """The line of an event that has to be converted first; an error ends the watch."""
+        while True:
+            try:
+                return self.line(event) or b""
+            except Undecided as undecided:
+                try:
+                    await undecided.decide()
+                except errors.ApiFailure as failure:
+                    self._lines.clear()
+                    self.end()
+                    return _error_line(failure)
 
     async def wait(self, seconds: float) -> None:
         """Until there is something to take, the watch ended, or time is up."""
@@ -245,7 +265,7 @@ class WatchHub:
                 if now >= deadline:
                     break
                 await watcher.wait(min(deadline, next_bookmark, farewell) - now)
-                chunk = watcher.take()
+                chunk = await watcher.take()
                 if chunk:
                     yield chunk
                 now = anyio.current_time()
@@ -254,7 +274,7 @@ class WatchHub:
                     next_bookmark = now + _BOOKMARK_S
                     farewell = math.inf if now >= farewell else farewell
             if not watcher.overflowed:
-                chunk = watcher.take()
+                chunk = await watcher.take()
                 if chunk:
                     yield chunk
         finally:
@@ -279,9 +299,13 @@ class _Closing:
         await self._body.aclose()  # type: ignore[attr-defined]
 
 
+def _error_line(failure: errors.ApiFailure) -> bytes:
+    return b'{"type":"ERROR","object":%b}\n' % orjson.dumps(failure.status())
+
+
 def _expired(revision: int, oldest: int) -> Stream:
     failure = errors.gone(f"too old resource version: {revision} ({oldest})")
-    line = b'{"type":"ERROR","object":%b}\n' % orjson.dumps(failure.status())
+    line = _error_line(failure)
 
     async def body() -> AsyncIterator[bytes]:
         yield line

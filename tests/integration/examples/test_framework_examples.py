@@ -11,9 +11,16 @@ import yaml
 from support.plane import api_plane, eventually
 from support.webhooks import admission_review, call, conversion_review, local_options, make_pair, running
 
-from agentops.controller import Manager, ManagerOptions
-from agentops.kube.errors import NotFound
-from agentops.kube.kinds import CONFIG_MAP, CRD, NAMESPACE
+from agentops.controller import Builder, Manager, ManagerOptions
+from agentops.kube.errors import Forbidden, NotFound
+from agentops.kube.kinds import (
+    CONFIG_MAP,
+    CRD,
+    MUTATING_WEBHOOK_CONFIGURATION,
+    NAMESPACE,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+)
+from agentops.values.kinds import Kind
 
 pytestmark = pytest.mark.anyio
 
@@ -149,6 +156,59 @@ async def test_projects_and_teams_keep_up_with_each_other(tmp_path):
             await eventually(lambda: members(["linus"]))
             await eventually(lambda: projects("tools", 1))
             await eventually(lambda: projects("platform", 0))
+
+
+def at(manager, config, pair):
+    """A clientConfig that calls the manager in this process."""
+    path = config["service"]["path"]
+    url = f"https://127.0.0.1:{manager.webhooks.port}{path}"
+    return {"url": url, "caBundle": base64.b64encode(pair.cert_pem).decode()}
+
+
+async def test_coupons_go_through_their_webhooks_on_the_api_server(tmp_path):
+    example = load("webhook")
+    old_kind = Kind("examples.agentops.io", "v1alpha1", "Coupon", "coupons")
+    pair = make_pair(tmp_path / "certs")
+    async with api_plane(tmp_path, controllers=False) as plane:
+        await plane.client.create(NAMESPACE, {"metadata": {"name": "ns"}})
+        manager = Manager(plane.transport, ManagerOptions(grace_s=2, webhooks=local_options(tmp_path / "certs")))
+        example.add_webhooks(manager)
+
+        async def reconcile(request):
+            return None
+
+        (crd,) = documents("webhook", "crd.yaml")
+        # Its cache lists through its own conversion webhook, so this hangs unless webhooks are served first.
+        Builder(manager).named("coupons").for_(old_kind).build(reconcile)
+        manager.webhooks.bind()
+        conversion = crd["spec"]["conversion"]["webhook"]
+        conversion["clientConfig"] = at(manager, conversion["clientConfig"], pair)
+        await plane.client.create(CRD, crd)
+        await eventually(lambda: plane.server.registry.find("examples.agentops.io", "v1", "coupons") is not None)
+        paper = {"metadata": {"name": "paper", "namespace": "ns"}, "spec": {"percent": 10, "code": "PAPER"}}
+        coupon = {"apiVersion": "examples.agentops.io/v1", "kind": "Coupon", **paper}
+        await plane.client.create(example.COUPON, coupon)
+        async with running(manager):
+            cached = await manager.client.get(old_kind, "paper", "ns")
+            assert cached["spec"] == {"fraction": "0.1", "code": "PAPER"}
+            for configuration in documents("webhook", "webhooks.yaml"):
+                for hook in configuration["webhooks"]:
+                    hook["clientConfig"] = at(manager, hook["clientConfig"], pair)
+                kinds = (MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION)
+                await plane.client.create(next(k for k in kinds if k.matches(configuration)), configuration)
+            coupon["metadata"] = {"name": "summer", "namespace": "ns"}
+            coupon["spec"] = {"percent": 25}
+            created = await plane.client.create(example.COUPON, coupon)
+            assert created["spec"] == {"percent": 25, "code": "SUMMER"}
+            with pytest.raises(Forbidden, match="printed on paper"):
+                await plane.client.patch(example.COUPON, "summer", {"spec": {"code": "WINTER"}}, "ns")
+            await plane.client.patch(example.COUPON, "summer", {"spec": {"percent": 30}}, "ns")
+
+            async def converted():
+                found = await manager.client.get(old_kind, "summer", "ns")
+                return found["spec"]["fraction"] == "0.3"
+
+            await eventually(converted)
 
 
 async def test_coupons_are_defaulted_judged_and_converted(tmp_path):
