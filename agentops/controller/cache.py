@@ -18,7 +18,7 @@ from attrs import field, frozen
 
 from agentops.controller.errors import CacheNotStarted, ControllerError, ResourceNotCached, StaleCache
 from agentops.controller.informer import EventHandler, Informer, InformerStatistics, Transform
-from agentops.controller.reflector import Observer, Target
+from agentops.controller.reflector import Observer, Target, WatchOptions
 from agentops.controller.store import Entry, IndexFn, Key
 from agentops.controller.streaming import Mode, StreamingLists
 from agentops.kube.client import ApiClient
@@ -180,8 +180,7 @@ class CacheOptions:
     streaming_lists: Mode = "auto"
     """`auto` streams lists from servers of 1.34 and later; `always`; `never`."""
     max_concurrent_lists: int = 8
-    max_internal_error_retry_s: float = 0.0
-    """How long a watch that ends with an internal error is watched again before it is listed; 0: never."""
+    watch: WatchOptions = field(factory=WatchOptions)
     read_timeout_s: float = 10.0
     """How long a read waits for an own write to be seen before it raises StaleCache."""
     start_on_read: bool = False
@@ -270,7 +269,7 @@ class Cache:
                     observer=self._observe(kind) if self._observe else None,
                     streaming=self._streaming,
                     gate=self._gate,
-                    max_internal_error_retry_s=self._options.max_internal_error_retry_s,
+                    options=self._options.watch,
                 )
                 for name, part in self._namespaces(target, scope).items()
             },

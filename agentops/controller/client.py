@@ -26,19 +26,23 @@ Consistency = Literal["own-writes", "none"]
 class Client:
     """Cached reads, live writes. `live` reads around the cache.
 
+    `consistency` is what reads do that name none.
     Kinds in `uncached` are always read live. Reads of other kinds raise ResourceNotCached until
     somebody watches them. Nothing that is passed in is ever changed.
     """
 
-    def __init__(self, live: ApiClient, cache: Cache, uncached: Collection[Kind] = ()) -> None:
+    def __init__(
+        self, live: ApiClient, cache: Cache, uncached: Collection[Kind] = (), consistency: Consistency = "own-writes"
+    ) -> None:
         self.live = live
         self.cache = cache
         self._uncached = frozenset(uncached)
+        self._consistency = consistency
 
     def with_defaults(self, *, field_manager: str | None = None, dry_run: bool | None = None) -> Client:
         """The same client and cache with another field manager, or one that only tries its writes."""
         live = self.live.with_defaults(field_manager=field_manager, dry_run=dry_run)
-        return Client(live, self.cache, self._uncached)
+        return Client(live, self.cache, self._uncached, self._consistency)
 
     # reads
 
@@ -50,7 +54,7 @@ class Client:
         *,
         subresource: str = "",
         metadata_only: bool = False,
-        consistency: Consistency = "own-writes",
+        consistency: Consistency | None = None,
         read_only: bool = False,
     ) -> Object:
         """A private copy. Raises NotFound, and StaleCache when an own write is not seen in time.
@@ -61,7 +65,11 @@ class Client:
             return await self.live.get(kind, name, namespace, subresource=subresource)
         key = (namespace if kind.namespaced else "", name)
         return await self.cache.get(
-            kind, key, metadata_only=metadata_only, own_writes=consistency != "none", read_only=read_only
+            kind,
+            key,
+            metadata_only=metadata_only,
+            own_writes=(consistency or self._consistency) != "none",
+            read_only=read_only,
         )
 
     async def try_get(
@@ -81,7 +89,7 @@ class Client:
         labels: Labels = "",
         index: tuple[str, str] | None = None,
         metadata_only: bool = False,
-        consistency: Consistency = "own-writes",
+        consistency: Consistency | None = None,
         fields: str = "",
         limit: int | None = None,
         continue_token: str = "",
@@ -108,7 +116,7 @@ class Client:
             selector=selector,
             index=index,
             metadata_only=metadata_only,
-            own_writes=consistency != "none",
+            own_writes=(consistency or self._consistency) != "none",
             fields=fields,
             limit=limit,
             read_only=read_only,

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import field, frozen
 
 from agentops.controller.cache import Cache, CacheOptions
-from agentops.controller.client import Client
+from agentops.controller.client import Client, Consistency
 from agentops.controller.metrics import InformerMetrics, RestMetrics, rest_observer, stale_observer
 from agentops.kube.client import ApiClient
 from agentops.kube.config import ClusterConfig
@@ -36,6 +36,7 @@ class ClusterOptions:
     qps: float = 0.0
     burst: int = 100
     rest_metrics: bool = False
+    consistency: Consistency = "own-writes"
 
 
 class Cluster:
@@ -83,7 +84,7 @@ class Cluster:
             observe=lambda kind: InformerMetrics(registry, kind),
             on_stale=stale_observer(registry),
         )
-        self.client = Client(self.live, self.cache, options.uncached)
+        self.client = Client(self.live, self.cache, options.uncached, options.consistency)
         self.discovery = Discovery(self.live, clock=clock)
 
     async def open(self, stack: AsyncExitStack) -> None:

@@ -36,7 +36,7 @@ from attrs import define, frozen
 
 from agentops.controller.consistency import WriteFence
 from agentops.controller.errors import ResourceNotCached
-from agentops.controller.reflector import Observer, Reflector, ReflectorStatistics, Target
+from agentops.controller.reflector import Observer, Reflector, ReflectorStatistics, Target, WatchOptions
 from agentops.controller.store import Entry, Key, Store, version_number
 from agentops.controller.streaming import StreamingLists
 from agentops.kube.client import ApiClient
@@ -146,7 +146,7 @@ class Informer:
         observer: Observer | None = None,
         streaming: StreamingLists | None = None,
         gate: anyio.Semaphore | None = None,
-        max_internal_error_retry_s: float = 0.0,
+        options: WatchOptions | None = None,
     ) -> None:
         self.target = target
         self.keep_managed_fields = keep_managed_fields
@@ -158,6 +158,7 @@ class Informer:
         self._rng = rng
         self._transform = transform
         self._resync_s = resync_s
+        self._options = options or WatchOptions()
         self._reflector = Reflector(
             client,
             target,
@@ -168,7 +169,7 @@ class Informer:
             observer=observer,
             streaming=streaming,
             gate=gate,
-            max_internal_error_retry_s=max_internal_error_retry_s,
+            options=self._options,
         )
         self._registrations: list[Registration] = []
         self._synced = anyio.Event()
@@ -257,7 +258,7 @@ class Informer:
                 self.fence.removed(key, gone.meta.uid)
                 self._tell(ObjectEvent("delete", gone, None, final_state_unknown=True))
         for entry in entries:
-            self._tell_change(old.get(entry.key), entry, initial)
+            self._tell_change(old.get(entry.key), entry, initial, relisted=True)
         if initial:
             self._has_synced = True
             self._synced.set()
@@ -276,14 +277,14 @@ class Informer:
         self._saw(entry.rv)
         self._tell_change(old, entry, initial=False)
 
-    def _tell_change(self, old: Entry | None, entry: Entry, initial: bool) -> None:
+    def _tell_change(self, old: Entry | None, entry: Entry, initial: bool, *, relisted: bool = False) -> None:
         if old is None:
             self._tell(ObjectEvent("create", None, entry, initial=initial))
-        elif old.meta.uid != entry.meta.uid:
+        elif old.meta.uid != entry.meta.uid and self._options.split_recreated:
             self.fence.removed(entry.key, old.meta.uid)
             self._tell(ObjectEvent("delete", old, None))
             self._tell(ObjectEvent("create", None, entry))
-        elif old.meta.resource_version != entry.meta.resource_version:
+        elif old.meta.resource_version != entry.meta.resource_version or (relisted and self._options.tell_unchanged):
             self._tell(ObjectEvent("update", old, entry))
 
     def _saw(self, version: int, *, replaced: bool = False) -> None:

@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from agentops.controller import gcpolicy
 from agentops.controller.cache import CacheOptions, Namespaces, Scope
+from agentops.controller.client import Consistency
 from agentops.controller.cluster import Cluster, ClusterOptions
 from agentops.controller.controller import Controller, describe
 from agentops.controller.errors import (
@@ -82,6 +83,8 @@ class ManagerOptions:
     qps: float = 0.0
     """Requests a second that the client allows itself, `burst` at once; 0: the server decides."""
     burst: int = 100
+    consistency: Consistency = "own-writes"
+    """Whether cached reads wait for own writes to the same key to be seen, or ("none") never."""
     rest_metrics: bool = False
     """Whether durations and sizes of requests are measured too."""
     user_agent: str = "agentops"
@@ -196,6 +199,7 @@ class Manager:
                 qps=self.options.qps,
                 burst=self.options.burst,
                 rest_metrics=self.options.rest_metrics,
+                consistency=self.options.consistency,
             ),
             registry=self.registry,
             clock=self.clock,

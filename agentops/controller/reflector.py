@@ -93,6 +93,24 @@ class Target:
     """An opaque `shardSelector`, for servers that can split a collection."""
 
 
+@frozen(slots=True)
+class WatchOptions:
+    """How watches behave; docs/deviations.md says which values are Go's."""
+
+    max_internal_error_retry_s: float = 0.0
+    """How long a watch that ends with an internal error is watched again before it is listed; 0: never."""
+    rewatch_after_break: bool = True
+    """Whether a stream that breaks after an event goes on from there; else it is listed again."""
+    skip_malformed: bool = False
+    """Whether an object without name or version is skipped; else everything is listed again."""
+    marker_deadline_s: float = _MARKER_S
+    """How long a streamed list may be silent before it is listed plainly."""
+    tell_unchanged: bool = False
+    """Whether a list tells handlers of objects that did not change, as of resyncs."""
+    split_recreated: bool = True
+    """Whether another uid under the same name is told as deletion and creation; else as an update."""
+
+
 class Sink(Protocol):
     """Where the copy is kept. Calls are synchronous and must not raise."""
 
@@ -159,7 +177,7 @@ class Reflector:
         observer: Observer | None = None,
         streaming: StreamingLists | None = None,
         gate: anyio.Semaphore | None = None,
-        max_internal_error_retry_s: float = 0.0,
+        options: WatchOptions | None = None,
     ) -> None:
         self.target = target
         self._streaming = streaming
@@ -167,7 +185,7 @@ class Reflector:
         self._inside = False
         self._plain_next = False
         self._initial: dict[tuple[str, str], Any] | None = None  # objects of a streamed list that is not complete
-        self._max_internal_error_retry_s = max_internal_error_retry_s
+        self._options = options or WatchOptions()
         self._internal_errors: tuple[float, float] | None = None  # first and last of a run of ERROR 500 events
         self._client = client
         self._sink = sink
@@ -350,7 +368,9 @@ class Reflector:
         started = self._clock.boottime()
         self._initial = {}
         try:
-            after, error, opened = await self._stream(self._streaming_query(seconds), seconds, _MARKER_S)
+            after, error, opened = await self._stream(
+                self._streaming_query(seconds), seconds, self._options.marker_deadline_s
+            )
             complete = self._initial is None
         finally:
             self._initial = None
@@ -412,7 +432,7 @@ class Reflector:
                         self._healthy()
                     return await self._follow(answer.chunks(), bound, ends_at), None, True
             if self._initial is not None and opened:
-                raise _NoMarker(f"no end of the initial events of {resource}, and nothing for {_MARKER_S:g} s")
+                raise _NoMarker(f"no end of the initial events of {resource}, and nothing for {marker_s:g} s")
             raise TransportError(f"the watch of {resource} fell silent")
         except (ApiError, TransportError, MalformedObject) as error:
             return None, error, opened
@@ -445,7 +465,7 @@ class Reflector:
                         await anyio.lowlevel.checkpoint()
                         yielded_at = boottime()
                 if self._initial is not None:
-                    bound.deadline = anyio.current_time() + _MARKER_S
+                    bound.deadline = anyio.current_time() + self._options.marker_deadline_s
                 else:
                     bound.deadline = anyio.current_time() + _IDLE_S if bookmarked else ends_at
         if splitter.pending_bytes:
@@ -492,6 +512,9 @@ class Reflector:
         version = event.meta.resource_version
         if event.type in ("ADDED", "MODIFIED", "DELETED"):
             if not version or not event.meta.name:
+                if self._options.skip_malformed:
+                    log.warning("watch.malformed", resource=self.target.kind.resource, type=event.type)
+                    return
                 raise MalformedObject(f"a {event.type} event of {self.target.kind.resource} has no name or version")
             if event.kind not in (self.target.kind.kind, "PartialObjectMetadata"):
                 log.warning("watch.unexpected_kind", resource=self.target.kind.resource, kind=event.kind)
@@ -534,13 +557,13 @@ class Reflector:
         if self._internal_errors is None or now - self._internal_errors[1] > _CALM_S:
             self._internal_errors = now, now
         self._internal_errors = self._internal_errors[0], now
-        return now - self._internal_errors[0] < self._max_internal_error_retry_s
+        return now - self._internal_errors[0] < self._options.max_internal_error_retry_s
 
     def _watch_failed(self, error: Exception, opened: bool, lasted_s: float) -> _Next:
         if isinstance(error, TransportError):
             if not opened and isinstance(error.__cause__, ConnectionRefusedError):
                 return self._failed(Phase.WATCH, "refused", error)
-            if self._events:
+            if self._events and self._options.rewatch_after_break:
                 log.info("watch.broke", resource=self.target.kind.resource, error=str(error), events=self._events)
                 return _Next(Phase.WATCH, "broke", wait=lasted_s < _SHORT_WATCH_S)
         if isinstance(error, TooManyRequests):

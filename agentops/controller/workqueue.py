@@ -110,10 +110,10 @@ class WorkQueue(Generic[T]):
         self._wake_all()
         self._announce_quiet()
 
-    async def shutdown_with_drain(self) -> None:
-        """`shutdown`, then wait until nothing is queued and nothing is being processed."""
+    async def shutdown_with_drain(self, *, queued_too: bool = True) -> None:
+        """`shutdown`, then wait until nothing is being processed and, with `queued_too`, nothing is queued."""
         self.shutdown()
-        while self._queue or self._processing:
+        while self._processing or (queued_too and self._queue):
             quiet = anyio.Event()
             self._quiet.append(quiet)
             await quiet.wait()
@@ -170,7 +170,7 @@ class WorkQueue(Generic[T]):
             self._parked.popleft().set()
 
     def _announce_quiet(self) -> None:
-        if self._quiet and not self._queue and not self._processing:
+        if self._quiet and not self._processing:
             for quiet in self._quiet:
                 quiet.set()
             self._quiet.clear()

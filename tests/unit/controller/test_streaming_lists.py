@@ -3,7 +3,7 @@ import pytest
 from support.scripted_transport import Feed, listing, ok, pod, refused, status
 
 from agentops.controller.cache import Cache, CacheOptions
-from agentops.controller.reflector import Reflector, Target
+from agentops.controller.reflector import Reflector, Target, WatchOptions
 from agentops.controller.streaming import StreamingLists
 from agentops.kube.client import ApiClient
 from agentops.kube.errors import TransportError
@@ -198,7 +198,9 @@ async def test_informer_of_a_streaming_server_reports_what_vanished_meanwhile(cl
 
 @pytest.mark.guarantee("WA10")
 async def test_internal_errors_are_watched_again_while_the_window_is_open(client, sink, clock, rng, transport):
-    reflector = Reflector(client, Target(POD), sink, clock=clock, rng=rng, max_internal_error_retry_s=5)
+    reflector = Reflector(
+        client, Target(POD), sink, clock=clock, rng=rng, options=WatchOptions(max_internal_error_retry_s=5)
+    )
     transport.on("GET", PODS, listing(10))
     feeds = [Feed().bookmark(11 + n).error(500, "InternalError") for n in range(20)]
     transport.on_watch(PODS, *feeds)
