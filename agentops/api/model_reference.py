@@ -40,8 +40,8 @@ def find_model(text: str, bound: Collection[str], primary: str | None) -> ModelR
     if slash:
         names = ", ".join(bound) or "none"
         raise BadModelReference(
-            f"{prefix!r} is not one of the bound providers ({names}); add it to spec.providerRefs or fix the prefix, "
-            "or set primaryProvider to take the whole text as its model"
+            f"{text!r}: {prefix!r} is not one of the bound providers ({names}); add it to spec.providerRefs or fix the "
+            "prefix, or set primaryProvider to take the whole text as its model"
         )
     if len(bound) > 1:
         raise AmbiguousModel(
