@@ -52,6 +52,12 @@ def local() -> None:
     help="Shorten the pauses before restarts and retries, for tests.",
 )
 @click.option(
+    "--chaos",
+    metavar="SPEC",
+    help="Inject faults into the API server, for example 'throttle verb=list p=0.1; reset-after verb=watch'. "
+    "docs/chaos.md lists them.",
+)
+@click.option(
     "--log-format",
     envvar="AGENTOPS_LOG_FORMAT",
     type=click.Choice(["json", "text"]),
@@ -72,6 +78,7 @@ def up(
     audit_log: Path | None,
     pod_env: tuple[str, ...],
     backoff_scale: float,
+    chaos: str | None,
     log_format: str | None,
     log_level: str,
 ) -> None:
@@ -97,12 +104,15 @@ def up(
             raise UsageError(
                 f"the local plane needs the module {error.name!r}; run pip install 'agentops-platform[local]'"
             ) from error
+        if chaos:
+            _check_chaos(chaos)
         return PlaneOptions(
             state_dir=state.path,
             port=port,
             audit_log=audit_log.absolute() if audit_log else None,
             pod_env=environment,
             backoff_scale=backoff_scale,
+            chaos=chaos or "",
         )
 
     # Relative paths have become absolute above: the daemon's working directory is /.
@@ -299,6 +309,18 @@ def _pod_environment(names: tuple[str, ...]) -> dict[str, str]:
             f"--pod-env {missing[0]}: there is no such variable in this environment; set it or leave it out"
         )
     return {name: os.environ[name] for name in names}
+
+
+def _check_chaos(text: str) -> None:
+    """Refuse a text that is not understood before anything is started."""
+    from agentops.local.apiserver.chaos import ChaosSpecError, parse, parse_seed
+    from agentops.net.errors import UsageError
+
+    try:
+        parse(text)
+        parse_seed(text)
+    except ChaosSpecError as error:
+        raise UsageError(f"--chaos: {error}") from error
 
 
 def _die(message: str, code: int = 2) -> None:

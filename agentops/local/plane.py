@@ -11,6 +11,7 @@ loopback. A development plane: one machine, one user, no high availability.
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Mapping
 from functools import partial
@@ -26,6 +27,7 @@ from agentops.controller import Manager, ManagerOptions
 from agentops.kube.client import ApiClient
 from agentops.kube.kinds import NODE
 from agentops.local.apiserver import ADMIN, ApiServer, InProcessTransport, ServerOptions, User
+from agentops.local.apiserver.chaos import Chaos, parse, parse_seed
 from agentops.local.apiserver.shell import serve_tls, server_ssl_context
 from agentops.local.controllers.persistentvolume import ensure_storage_class
 from agentops.local.controllers.pods import condition_of, has_condition, labels_of
@@ -64,6 +66,8 @@ class PlaneOptions:
     """Shortens restart and retry pauses; 1 is Kubernetes' own."""
     kubelet: bool = True
     """Without, pods stay Pending: for tests of the control plane alone."""
+    chaos: str = ""
+    """Faults of the API server, as in docs/chaos.md; they begin when the plane is ready."""
     stop_grace_s: float = 5.0
     """How long pods may take to end when the plane stops, at most."""
 
@@ -152,6 +156,7 @@ class Plane:
                 async with anyio.create_task_group() as running:
                     await running.start(manager.run)
                     info = await self._announce(server, listening.getsockname()[1])
+                    self._begin_chaos(server)
                     task_status.started(info)
                     await anyio.sleep_forever()
             finally:
@@ -200,6 +205,12 @@ class Plane:
             )
             server.node = kubelet
         return manager
+
+    def _begin_chaos(self, server: ApiServer) -> None:
+        if self.options.chaos:
+            seed = parse_seed(self.options.chaos)
+            Chaos(server, parse(self.options.chaos), rng=random.Random(seed), clock=self._clock).install()
+            log.warning("plane.chaos", spec=self.options.chaos)
 
     async def _announce(self, server: ApiServer, port: int) -> PlaneInfo:
         isolation = await self._isolation(server)
