@@ -122,7 +122,7 @@ async def test_a_task_that_is_told_to_stop_reports_interrupted(tmp_path: Path) -
         ),
         (
             '{"providers": [{"name": "local", "baseURL": "http://x/v1"}], "primaryModel": "lokal/x"}',
-            "primaryModel: 'lokal' is not one of the bound providers (local)",
+            "primaryModel: 'lokal/x': 'lokal' is not one of the bound providers (local)",
         ),
         (
             '{"providers": [{"name": "big-ai", "type": "openai"}], "primaryModel": "big-ai/x"}',
