@@ -6,7 +6,10 @@ value), `map<T>` a map of strings to T.
 
 from __future__ import annotations
 
+from agentops.local.apiserver.protobuf_pod import POD_INLINED, POD_MESSAGES
+
 MESSAGES: dict[str, str] = {
+    **POD_MESSAGES,
     "Empty": "",
     "ObjectMeta": "1:name 2:generateName 3:namespace 5:uid 6:resourceVersion 7:generation=int 8:creationTimestamp=Time "
     "9:deletionTimestamp=Time 10:deletionGracePeriodSeconds=int* 11:labels=map<string> 12:annotations=map<string> "
@@ -63,40 +66,14 @@ MESSAGES: dict[str, str] = {
     "Job": "1:metadata=ObjectMeta 2:spec=JobSpec",
     "JobSpec": "1:parallelism=int* 2:completions=int* 3:activeDeadlineSeconds=int* 4:selector=LabelSelector "
     "5:manualSelector=bool* 6:template=PodTemplateSpec 7:backoffLimit=int* 8:ttlSecondsAfterFinished=int* "
-    "9:completionMode=string* 10:suspend=bool*",
+    "9:completionMode=string* 10:suspend=bool* 11:podFailurePolicy=PodFailurePolicy 12:backoffLimitPerIndex=int* "
+    "13:maxFailedIndexes=int* 14:podReplacementPolicy=string* 15:managedBy=string* 16:successPolicy=SuccessPolicy",
     "CronJob": "1:metadata=ObjectMeta 2:spec=CronJobSpec",
     "CronJobSpec": "1:schedule 2:startingDeadlineSeconds=int* 3:concurrencyPolicy 4:suspend=bool* "
     "5:jobTemplate=JobTemplateSpec 6:successfulJobsHistoryLimit=int* 7:failedJobsHistoryLimit=int* 8:timeZone=string*",
     "JobTemplateSpec": "1:metadata=ObjectMeta 2:spec=JobSpec",
     "Pod": "1:metadata=ObjectMeta 2:spec=PodSpec",
     "PodTemplateSpec": "1:metadata=ObjectMeta 2:spec=PodSpec",
-    "PodSpec": "1:volumes=Volume[] 2:containers=Container[] 3:restartPolicy 4:terminationGracePeriodSeconds=int* "
-    "5:activeDeadlineSeconds=int* 6:dnsPolicy 7:nodeSelector=map<string> 8:serviceAccountName 10:nodeName "
-    "11:hostNetwork=bool 16:hostname 17:subdomain 19:schedulerName 20:initContainers=Container[] "
-    "21:automountServiceAccountToken=bool* 24:priorityClassName",
-    "Volume": "1:name 2:volumeSource=VolumeSource",
-    "VolumeSource": "1:hostPath=HostPathVolumeSource 2:emptyDir=EmptyDirVolumeSource* 6:secret=SecretVolumeSource "
-    "10:persistentVolumeClaim=PersistentVolumeClaimVolumeSource 19:configMap=ConfigMapVolumeSource",
-    "HostPathVolumeSource": "1:path 2:type=string*",
-    "EmptyDirVolumeSource": "1:medium 2:sizeLimit=Quantity",
-    "SecretVolumeSource": "1:secretName 2:items=KeyToPath[] 3:defaultMode=int* 4:optional=bool*",
-    "PersistentVolumeClaimVolumeSource": "1:claimName 2:readOnly=bool",
-    "ConfigMapVolumeSource": "1:localObjectReference=LocalObjectReference 2:items=KeyToPath[] 3:defaultMode=int* "
-    "4:optional=bool*",
-    "KeyToPath": "1:key 2:path 3:mode=int*",
-    "Container": "1:name 2:image 3:command=string[] 4:args=string[] 5:workingDir 6:ports=ContainerPort[] "
-    "7:env=EnvVar[] "
-    "8:resources=ResourceRequirements 9:volumeMounts=VolumeMount[] 13:terminationMessagePath 14:imagePullPolicy "
-    "16:stdin=bool 17:stdinOnce=bool 18:tty=bool 19:envFrom=EnvFromSource[] 20:terminationMessagePolicy",
-    "ContainerPort": "1:name 2:hostPort=int 3:containerPort=int 4:protocol 5:hostIP",
-    "EnvVar": "1:name 2:value 3:valueFrom=EnvVarSource",
-    "EnvVarSource": "1:fieldRef=ObjectFieldSelector 3:configMapKeyRef=KeySelector 4:secretKeyRef=KeySelector",
-    "ObjectFieldSelector": "1:apiVersion 2:fieldPath",
-    "KeySelector": "1:localObjectReference=LocalObjectReference 2:key 3:optional=bool*",
-    "EnvFromSource": "1:prefix 2:configMapRef=EnvSource 3:secretRef=EnvSource",
-    "EnvSource": "1:localObjectReference=LocalObjectReference 2:optional=bool*",
-    "ResourceRequirements": "1:limits=map<Quantity> 2:requests=map<Quantity>",
-    "VolumeMount": "1:name 2:readOnly=bool 3:mountPath 4:subPath",
     "PodDisruptionBudget": "1:metadata=ObjectMeta 2:spec=PodDisruptionBudgetSpec",
     "PodDisruptionBudgetSpec": "1:minAvailable=IntOrString 2:selector=LabelSelector 3:maxUnavailable=IntOrString",
     "Eviction": "1:metadata=ObjectMeta 2:deleteOptions=DeleteOptions",
@@ -133,13 +110,5 @@ ROOTS: dict[str, str] = {
 }  # fmt: skip
 ROOTS["LocalSubjectAccessReview"] = "SubjectAccessReview"
 
-INLINED = frozenset(
-    {
-        ("Volume", "volumeSource"),
-        ("IngressRule", "ingressRuleValue"),
-        ("ConfigMapVolumeSource", "localObjectReference"),
-        ("KeySelector", "localObjectReference"),
-        ("EnvSource", "localObjectReference"),
-    }
-)
+INLINED = POD_INLINED | {("IngressRule", "ingressRuleValue")}
 """Members that Go inlines: their fields belong to the outer message."""

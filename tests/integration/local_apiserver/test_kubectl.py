@@ -161,3 +161,76 @@ async def test_rollout_restart_edit_replace_and_set_image(cluster: Any) -> None:
     live["spec"]["replicas"] = 7
     await cluster.kubectl("replace", "-f", "-", stdin=yaml(live))
     assert (await cluster.json("deployment", "web"))["spec"]["replicas"] == 7
+
+
+async def test_a_job_made_from_a_cron_job_has_every_field_of_its_pods(cluster: Any) -> None:
+    """kubectl sends that job as protobuf: a field the decoder does not know is a field lost."""
+    key = {"name": "n", "key": "k", "optional": False}
+    probe = {"httpGet": {"port": "http", "path": "/x", "scheme": "HTTP", "httpHeaders": [{"name": "a", "value": "b"}]},
+             "periodSeconds": 7, "timeoutSeconds": 1, "successThreshold": 1, "failureThreshold": 9,
+             "terminationGracePeriodSeconds": 4}  # fmt: skip
+    term = {"labelSelector": {"matchLabels": {"a": "b"}}, "topologyKey": "zone", "namespaceSelector": {},
+            "matchLabelKeys": ["x"]}  # fmt: skip
+    container = {
+        "name": "main", "image": "agentops:1", "imagePullPolicy": "Never", "terminationMessagePath": "/t",
+        "terminationMessagePolicy": "FallbackToLogsOnError", "workingDir": "/w", "tty": True, "stdin": True,
+        "ports": [{"name": "http", "containerPort": 80, "protocol": "TCP"}],
+        "env": [
+            {"name": "A", "valueFrom": {"secretKeyRef": key}},
+            {"name": "B", "valueFrom": {"configMapKeyRef": key}},
+            {"name": "C", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
+            {"name": "D", "valueFrom": {"resourceFieldRef": {"containerName": "main", "resource": "limits.cpu",
+                                                             "divisor": "1m"}}},
+        ],
+        "envFrom": [{"prefix": "P_", "secretRef": {"name": "s", "optional": True}}],
+        "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "500m"}},
+        "volumeMounts": [{"name": "p", "mountPath": "/p", "subPath": "s", "readOnly": True},
+                         {"name": "e", "mountPath": "/e", "subPathExpr": "$(A)"}],
+        "livenessProbe": probe, "startupProbe": {**probe, "terminationGracePeriodSeconds": 5},
+        "readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1, "timeoutSeconds": 1,
+                           "successThreshold": 2, "failureThreshold": 1},
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", "1"]}}},
+        "securityContext": {"runAsUser": 0, "privileged": False, "readOnlyRootFilesystem": True,
+                            "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}},
+    }  # fmt: skip
+    spec = {
+        "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": False,
+        "enableServiceLinks": False, "dnsPolicy": "Default", "schedulerName": "s", "nodeSelector": {"a": "b"},
+        "serviceAccountName": "sa", "serviceAccount": "sa", "hostname": "h", "priorityClassName": "high",
+        "securityContext": {"fsGroup": 0, "runAsNonRoot": True, "supplementalGroups": [1, 2],
+                            "seccompProfile": {"type": "Localhost", "localhostProfile": "p"}},
+        "imagePullSecrets": [{"name": "pull"}], "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["x"]}],
+        "tolerations": [{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}],
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "DoNotSchedule",
+                                       "labelSelector": {"matchLabels": {"a": "b"}}, "minDomains": 2}],
+        "readinessGates": [{"conditionType": "x/y"}], "schedulingGates": [{"name": "x/y"}], "os": {"name": "linux"},
+        "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+        "initContainers": [{**container, "name": "side", "restartPolicy": "Always"}],
+        "containers": [container],
+        "volumes": [
+            {"name": "p", "projected": {"defaultMode": 256, "sources": [
+                {"serviceAccountToken": {"audience": "a", "expirationSeconds": 600, "path": "t"}},
+                {"configMap": {"name": "c", "optional": True, "items": [{"key": "a", "path": "b", "mode": 0}]}},
+                {"secret": {"name": "c", "items": [{"key": "a", "path": "c"}]}},
+                {"downwardAPI": {"items": [{"path": "d", "fieldRef": {"apiVersion": "v1",
+                                                                     "fieldPath": "metadata.labels"}}]}}]}},
+            {"name": "e", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "claim", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}},
+            {"name": "csi", "csi": {"driver": "d", "volumeAttributes": {"a": "b"}}},
+        ],
+    }  # fmt: skip
+    policy = {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3, 4]}}]}
+    job = {"template": {"spec": spec}, "backoffLimit": 0, "podFailurePolicy": policy, "ttlSecondsAfterFinished": 0}
+    cron = {
+        "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "c", "namespace": "default"},
+        "spec": {"schedule": "1 1 1 1 *", "jobTemplate": {"spec": job}},
+    }  # fmt: skip
+    await cluster.kubectl("apply", "-f", "-", stdin=yaml(cron))
+    await cluster.kubectl("create", "job", "j", "--from=cronjob/c")
+    stored = (await cluster.json("cronjob", "c"))["spec"]["jobTemplate"]["spec"]
+    made = (await cluster.json("job", "j"))["spec"]
+    assert stored["template"]["spec"]["volumes"] == spec["volumes"]
+    assert made["template"]["spec"] == stored["template"]["spec"]
+    for field in ("backoffLimit", "podFailurePolicy", "ttlSecondsAfterFinished"):
+        assert made[field] == job[field]
