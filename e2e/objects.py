@@ -23,6 +23,14 @@ turns:
   - when: {user: take your time}
     text: done at last
     delay: 40s
+  - when: {user: count slowly}
+    text: [one, two, three, four, five, six]
+    chunk_delay: 1s
+  - when: {user: show the environment}
+    tool_calls:
+      - {name: bash, arguments: {command: "env; echo end-of-env"}}
+  - when: {tool_result: end-of-env}
+    echo: tool_result
   - when: {user: write a lot}
     text: "0123456789abcdef"
     repeat: 2560
