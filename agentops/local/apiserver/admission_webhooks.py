@@ -3,8 +3,8 @@
     mutating    one after the other, by configuration name, each sees what the one before left
     validating  all at once, any refusal refuses
 
-Rules, namespace and object selectors, failurePolicy, timeouts, dry run, warnings and reinvocation are
-kube-apiserver's. Not done: matchConditions (CEL), matchPolicy Equivalent across versions, Scale.
+Rules, matchPolicy, namespace and object selectors, failurePolicy, timeouts, dry run, warnings and
+reinvocation are kube-apiserver's. Not done: matchConditions (CEL), and writes of the scale subresource.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from uuid import uuid4
 
 import anyio
 import orjson
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from agentops.kube.kinds import MUTATING_WEBHOOK_CONFIGURATION, NAMESPACE, VALIDATING_WEBHOOK_CONFIGURATION
 from agentops.kube.patches import PatchError, create_json_patch, json_patch
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.http import User
-from agentops.local.apiserver.resources import Resource
+from agentops.local.apiserver.resources import Registry, Resource
 from agentops.local.apiserver.reviews import user_info
 from agentops.local.apiserver.store import Store
 from agentops.local.apiserver.undecided import Undecided
@@ -42,9 +42,10 @@ _EXEMPT = (MUTATING_WEBHOOK_CONFIGURATION.plural, VALIDATING_WEBHOOK_CONFIGURATI
 
 @frozen(slots=True)
 class Hook:
-    """One webhook of a configuration."""
+    """One webhook of a configuration; `resource` is the version of the kind that it wants to see."""
 
     spec: Mapping[str, Any]
+    resource: Resource | None = None
 
     @property
     def name(self) -> str:
@@ -94,8 +95,9 @@ class Attempt:
 class Webhooks:
     """The configurations in the store, and the way to the servers they name."""
 
-    def __init__(self, store: Store, caller: Caller | None = None) -> None:
+    def __init__(self, store: Store, registry: Registry, caller: Caller | None = None) -> None:
         self._store = store
+        self._registry = registry
         self.caller: Caller = caller or HttpCaller()
         self._parsed: dict[str, tuple[tuple[int, ...], list[Hook]]] = {}
 
@@ -114,12 +116,35 @@ class Webhooks:
         resource = attempt.resource
         if resource.plural in _EXEMPT or attempt.options.subresource == "scale":
             return []
-        return [
-            hook
-            for hook in self._hooks(kind)
-            if any_of(_rule_matches(rule, attempt) for rule in hook.spec.get("rules") or ())
-            and self._selected(hook, attempt)
-        ]
+        found = []
+        for hook in self._hooks(kind):
+            wanted = self._wanted_version(hook, attempt)
+            if wanted is not None and self._selected(hook, attempt):
+                found.append(evolve(hook, resource=wanted))
+        return found
+
+    def _wanted_version(self, hook: Hook, attempt: Attempt) -> Resource | None:
+        """The version that the rules name: the one that is written, else, with Equivalent, another of the kind."""
+        resource = attempt.resource
+        versions = [resource]
+        if hook.spec.get("matchPolicy") != "Exact":
+            same = (resource.group, resource.plural)
+            versions += [r for r in self._registry if (r.group, r.plural) == same and r.kind != resource.kind]
+        for version in versions:
+            if any_of(_rule_matches(rule, version.kind, attempt) for rule in hook.spec.get("rules") or ()):
+                return version
+        return None
+
+    async def in_version(self, resource: Resource | None, obj: Object | None) -> Any:
+        """`obj` as `resource` has it. Raises ApiFailure when its conversion webhook fails."""
+        if obj is None or resource is None or obj.get("apiVersion") == resource.kind.api_version:
+            return obj
+        while resource.converter is not None:
+            try:
+                return resource.converter.convert(obj, resource.kind.api_version)
+            except Undecided as undecided:
+                await undecided.decide()
+        return {**obj, "apiVersion": resource.kind.api_version}
 
     def _hooks(self, kind: Kind) -> list[Hook]:
         entries = list(self._store.list(kind.resource))
@@ -163,7 +188,14 @@ class Webhooks:
         review = {
             "apiVersion": f"admission.k8s.io/{version}",
             "kind": "AdmissionReview",
-            "request": _request(attempt, new, uid, user),
+            "request": _request(
+                attempt,
+                hook.resource or attempt.resource,
+                await self.in_version(hook.resource, new),
+                await self.in_version(hook.resource, attempt.old),
+                uid,
+                user,
+            ),
         }
         target = target_of(hook.spec.get("clientConfig") or {}, self._store)
         with anyio.move_on_after(hook.timeout_s + 1) as bound:
@@ -248,12 +280,14 @@ class RequestAdmission:
         try:
             if response.get("patchType") != "JSONPatch":
                 raise PatchError(f"unsupported patch type {response.get('patchType')!r}")
-            changed: Object = json_patch(current, orjson.loads(base64.b64decode(response["patch"])))
+            seen = await self._webhooks.in_version(hook.resource, current)
+            patched = json_patch(seen, orjson.loads(base64.b64decode(response["patch"])))
         except (PatchError, binascii.Error, ValueError) as error:
             if hook.ignores_failures:
                 log.warning("webhook.bad_patch", webhook=hook.name, error=str(error))
                 return current
             raise errors.internal(f'failed calling webhook "{hook.name}": {error}') from error
+        changed: Object = await self._webhooks.in_version(attempt.resource, patched)
         return changed
 
     async def run_validating(self, attempt: Attempt, hooks: Sequence[Hook]) -> None:
@@ -293,8 +327,7 @@ def any_of(found: Any) -> bool:
     return next((True for item in found if item), False)
 
 
-def _rule_matches(rule: Mapping[str, Any], attempt: Attempt) -> bool:
-    kind = attempt.resource.kind
+def _rule_matches(rule: Mapping[str, Any], kind: Kind, attempt: Attempt) -> bool:
     scope = rule.get("scope") or "*"
     return (
         _has(rule.get("operations"), attempt.operation)
@@ -317,22 +350,22 @@ def _resource_matches(pattern: str, plural: str, subresource: str) -> bool:
     return wanted in ("*", plural) and (sub == "*" or sub == subresource)
 
 
-def _request(attempt: Attempt, new: Object | None, uid: str, user: User) -> Object:
-    kind, options = attempt.resource.kind, attempt.options
-    gvk = {"group": kind.group, "version": kind.version, "kind": kind.kind}
-    gvr = {"group": kind.group, "version": kind.version, "resource": kind.plural}
+def _request(
+    attempt: Attempt, resource: Resource, new: Object | None, old: Object | None, uid: str, user: User
+) -> Object:
+    options = attempt.options
     words = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
     request: Object = {
         "uid": uid,
-        "kind": gvk,
-        "resource": gvr,
-        "requestKind": gvk,
-        "requestResource": gvr,
+        "kind": _gvk(resource.kind),
+        "resource": _gvr(resource.kind),
+        "requestKind": _gvk(attempt.resource.kind),
+        "requestResource": _gvr(attempt.resource.kind),
         "name": attempt.metadata.get("name") or "",
         "operation": attempt.operation,
         "userInfo": user_info(user),
         "object": new,
-        "oldObject": attempt.old,
+        "oldObject": old,
         "dryRun": options.dry_run,
         "options": {
             "apiVersion": "meta.k8s.io/v1",
@@ -346,6 +379,14 @@ def _request(attempt: Attempt, new: Object | None, uid: str, user: User) -> Obje
     if options.subresource:
         request["subResource"] = request["requestSubResource"] = options.subresource
     return request
+
+
+def _gvk(kind: Kind) -> Object:
+    return {"group": kind.group, "version": kind.version, "kind": kind.kind}
+
+
+def _gvr(kind: Kind) -> Object:
+    return {"group": kind.group, "version": kind.version, "resource": kind.plural}
 
 
 def _denied(name: str, status: Mapping[str, Any]) -> errors.ApiFailure:

@@ -145,7 +145,7 @@ class ApiServer:
         self.writer = Writer(
             self.store, self.clock, self.rng, self.options.service_cidr, self.options.require_service_account
         )
-        self.webhooks = Webhooks(self.store)
+        self.webhooks = Webhooks(self.store, self.registry)
         self.reader = Reader(self.store, self.writer)
         self.watches = WatchHub(
             self.store,

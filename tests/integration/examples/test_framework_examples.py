@@ -200,6 +200,9 @@ async def test_coupons_go_through_their_webhooks_on_the_api_server(tmp_path):
             coupon["spec"] = {"percent": 25}
             created = await plane.client.create(example.COUPON, coupon)
             assert created["spec"] == {"percent": 25, "code": "SUMMER"}
+            await create_samples(plane, "webhook", [old_kind])
+            sample = await plane.client.get(example.COUPON, "spring", "ns")
+            assert sample["spec"] == {"percent": 25, "code": "SPRING"}, "defaulted as v1, though written as v1alpha1"
             with pytest.raises(Forbidden, match="printed on paper"):
                 await plane.client.patch(example.COUPON, "summer", {"spec": {"code": "WINTER"}}, "ns")
             await plane.client.patch(example.COUPON, "summer", {"spec": {"percent": 30}}, "ns")

@@ -1,5 +1,8 @@
 """Custom resources stored in one version and served in two, with a webhook between them."""
 
+import base64
+
+import orjson
 import pytest
 from support.apiserver import CRDS
 
@@ -169,6 +172,38 @@ async def test_an_answer_that_breaks_the_rules_is_refused(api, hook, spoil, why)
     reply = await api.get(f"{V1ALPHA1}/a")
     assert reply.status == 500
     assert why in reply.message
+
+
+async def test_an_admission_webhook_sees_the_version_it_asked_for(api, hook):
+    """matchPolicy Equivalent: the write is of v1alpha1, the rule names v1."""
+    seen = []
+
+    async def both(target, review, timeout_s):
+        if review["kind"] == "ConversionReview":
+            return await hook(target, review, timeout_s)
+        request = review["request"]
+        seen.append((request["kind"]["version"], request["requestKind"]["version"], request["object"]["spec"]))
+        operations = [{"op": "replace", "path": "/spec/percent", "value": 50}]
+        patch = base64.b64encode(orjson.dumps(operations)).decode()
+        response = {"uid": request["uid"], "allowed": True, "patch": patch, "patchType": "JSONPatch"}
+        return {"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response}
+
+    api.server.webhooks.caller = both
+    rule = {"apiGroups": ["*"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["coupons"]}
+    webhook = {
+        "name": "m.example.com", "clientConfig": {"url": "https://hooks.test/m"}, "rules": [rule],
+        "sideEffects": "None", "admissionReviewVersions": ["v1"],
+    }  # fmt: skip
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+    path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+    assert (await api.post(path, {**kind, "metadata": {"name": "m"}, "webhooks": [webhook]})).status == 201
+    reply = await api.post(V1ALPHA1, coupon("a", "v1alpha1", fraction="0.25"))
+    assert seen == [("v1", "v1alpha1", {"percent": 25})]
+    assert reply.body["spec"] == {"fraction": "0.5"}
+    assert (await api.get(f"{V1}/a")).body["spec"] == {"percent": 50}
+    await api.patch(f"{path}/m", {"webhooks": [{**webhook, "matchPolicy": "Exact"}]})
+    await api.post(V1ALPHA1, coupon("b", "v1alpha1", fraction="0.25"))
+    assert len(seen) == 1
 
 
 async def test_a_crd_goes_with_its_objects(api, hook, server):
