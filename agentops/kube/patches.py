@@ -143,8 +143,9 @@ def _merge_map(document: dict[str, Any], patch: Mapping[str, Any], schema: Patch
     for key, value in patch.items():
         if key.startswith(_DELETE_PRIMITIVE):
             name = key[len(_DELETE_PRIMITIVE) :]
+            unwanted = {_identity(item) for item in _listed(key, value)}
             if isinstance(result.get(name), list):
-                result[name] = [item for item in result[name] if item not in value]
+                result[name] = [item for item in result[name] if _identity(item) not in unwanted]
     for key, value in patch.items():
         if key.startswith("$"):
             continue
@@ -160,7 +161,7 @@ def _merge_map(document: dict[str, Any], patch: Mapping[str, Any], schema: Patch
             else:
                 result[key] = _merge_map(before if isinstance(before, dict) else {}, value, child)
         elif isinstance(value, list):
-            result[key] = _merge_list(result.get(key), value, child, patch.get(_ORDER + key))
+            result[key] = _merge_list(result.get(key), value, child)
         else:
             result[key] = value
     for key, order in patch.items():
@@ -168,45 +169,66 @@ def _merge_map(document: dict[str, Any], patch: Mapping[str, Any], schema: Patch
             name = key[len(_ORDER) :]
             child = schema.child(name) if schema is not None else None
             if isinstance(result.get(name), list):
-                result[name] = _ordered(result[name], order, child.merge_key if child is not None else "")
+                merge_key = child.merge_key if child is not None else ""
+                result[name] = _ordered(result[name], _listed(key, order), merge_key)
     return result
 
 
-def _merge_list(before: Any, patch: list[Any], schema: PatchSchema | None, order: Any) -> list[Any]:
+def _merge_list(before: Any, patch: list[Any], schema: PatchSchema | None) -> list[Any]:
     if schema is None or not schema.is_merge_list():
         return [_strip(item) for item in patch]
     current = list(before) if isinstance(before, list) else []
     key = schema.merge_key
     if not key:
-        return current + [item for item in patch if item not in current]
+        present = {_identity(item) for item in current}
+        return current + [item for item in patch if _identity(item) not in present]
     if any(isinstance(item, Mapping) and item.get(_PATCH) == "replace" for item in patch):
         return [_strip(item) for item in patch if not (isinstance(item, Mapping) and item.get(_PATCH) == "replace")]
+    # By key once: a search per item would let a long patch hold up everybody.
+    positions: dict[Any, int] = {}
+    for at, old in enumerate(current):
+        if isinstance(old, dict):
+            positions.setdefault(_identity(old.get(key)), at)
+    deleted: set[int] = set()
     for item in patch:
         if not isinstance(item, Mapping):
             raise PatchError(f"items of a list merged by {key} must be objects")
         if key not in item:
             raise PatchError(f"map: {dict(item)} does not contain declared merge key: {key}")
-        at = next((i for i, old in enumerate(current) if isinstance(old, dict) and old.get(key) == item[key]), None)
+        name = _identity(item[key])
         if item.get(_PATCH) == "delete":
-            if at is not None:
-                del current[at]
-        elif at is None:
+            if name in positions:
+                deleted.add(positions.pop(name))
+        elif name not in positions:
+            positions[name] = len(current)
             current.append(_merge_map({}, item, schema.items))
         else:
-            current[at] = _merge_map(current[at], item, schema.items)
-    return current
+            current[positions[name]] = _merge_map(current[positions[name]], item, schema.items)
+    return [item for at, item in enumerate(current) if at not in deleted]
 
 
 def _ordered(items: list[Any], order: Iterable[Any], key: str) -> list[Any]:
     """Items named by `order` in that order; others keep their place relative to what stood before them."""
-    wanted = [entry.get(key) if isinstance(entry, Mapping) else entry for entry in order]
+    ranks: dict[Any, int] = {}
+    for entry in order:
+        ranks.setdefault(_identity(entry.get(key) if isinstance(entry, Mapping) else entry), len(ranks))
 
-    def identity(item: Any) -> Any:
-        return item.get(key) if key and isinstance(item, Mapping) else item
+    def name(item: Any) -> Any:
+        return _identity(item.get(key) if key and isinstance(item, Mapping) else item)
 
-    named = sorted((item for item in items if identity(item) in wanted), key=lambda item: wanted.index(identity(item)))
-    queue = iter(named)
-    return [next(queue) if identity(item) in wanted else item for item in items]
+    queue = iter(sorted((item for item in items if name(item) in ranks), key=lambda item: ranks[name(item)]))
+    return [next(queue) if name(item) in ranks else item for item in items]
+
+
+def _identity(value: Any) -> Any:
+    """Something hashable that is equal for equal JSON values."""
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)
+
+
+def _listed(directive: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise PatchError(f"{directive} must be a list")
+    return value
 
 
 def _strip(value: Any) -> Any:

@@ -36,6 +36,8 @@ def scale_of(resource: Resource, obj: Object) -> Object:
 
 def write_scale(resource: Resource, obj: Object, scale: Object) -> Object:
     """`obj` with the replicas (and the version precondition) of `scale`. Raises ApiFailure 422."""
+    if not isinstance(scale, dict) or not all(isinstance(scale.get(k) or {}, dict) for k in ("spec", "metadata")):
+        raise errors.bad_request("Scale cannot be handled: it, its metadata and its spec must be objects")
     replicas = (scale.get("spec") or {}).get("replicas", 0)
     if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
         detail = "must be greater than or equal to 0"

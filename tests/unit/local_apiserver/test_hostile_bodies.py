@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
-from support.apiserver import CONFIG_MAPS, PODS, Api, config_map, pod
+from support.apiserver import CONFIG_MAPS, DEPLOYMENTS, PODS, Api, config_map, deployment, pod
+
+from agentops.kube import kinds
+from agentops.kube.patches import strategic_merge_patch
+from agentops.local.apiserver.schema.builtin import schema_of
 
 pytestmark = pytest.mark.anyio
 
@@ -85,3 +90,43 @@ async def test_subresources_take_objects_only(api: Api, path: str, body: Any) ->
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
     await api.post("/api/v1/namespaces/default/serviceaccounts", account)
     assert (await api.post(path, body)).status in (400, 422)
+
+
+@pytest.mark.parametrize("body", [[1], {"spec": 5}, {"metadata": [1], "spec": {"replicas": 1}}, {"metadata": 5}])
+async def test_a_scale_of_the_wrong_shape_scales_nothing(api: Api, body: Any) -> None:
+    await api.post(DEPLOYMENTS, deployment("a"))
+    before = (await api.get(f"{DEPLOYMENTS}/a")).body
+    replies = [await api.put(f"{DEPLOYMENTS}/a/scale", body), await api.patch(f"{DEPLOYMENTS}/a/scale", body)]
+    assert {reply.status for reply in replies} <= {400, 409, 422}
+    assert (await api.get(f"{DEPLOYMENTS}/a")).body == before
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"$setElementOrder/containers": 5},
+        {"$setElementOrder/containers": {"a": 1}},
+        {"$deleteFromPrimitiveList/containers": 5},
+        {"$retainKeys": 5},
+        {"$patch": "nonsense"},
+        {"containers": [5]},
+        {"containers": [{"image": "x"}]},
+    ],
+)
+async def test_directives_that_make_no_sense_change_nothing(api: Api, spec: Any) -> None:
+    await api.post(DEPLOYMENTS, deployment("a"))
+    before = (await api.get(f"{DEPLOYMENTS}/a")).body
+    reply = await api.patch(f"{DEPLOYMENTS}/a", {"spec": {"template": {"spec": spec}}}, "strategic")
+    assert reply.status in (400, 422)
+    assert (await api.get(f"{DEPLOYMENTS}/a")).body == before
+
+
+def test_a_long_strategic_patch_takes_time_by_its_length_not_by_its_square() -> None:
+    schema = schema_of(kinds.DEPLOYMENT)
+    containers = [{"name": f"c{i}", "image": "x"} for i in range(40_000)]
+    order = [{"name": f"c{i}"} for i in reversed(range(40_000))]
+    spec = {"containers": containers, "$setElementOrder/containers": order}
+    began = time.process_time()
+    merged = strategic_merge_patch({}, {"spec": {"template": {"spec": spec}}}, schema)
+    assert time.process_time() - began < 10
+    assert merged["spec"]["template"]["spec"]["containers"] == containers[::-1]
