@@ -10,7 +10,7 @@ from attrs import frozen
 from agentops.values.kinds import Kind
 
 
-@frozen(slots=True, order=True)
+@frozen(slots=True, order=True, cache_hash=True)
 class Request:
     """Which object to look at. `namespace` is empty for cluster-scoped kinds."""
 
