@@ -153,7 +153,7 @@ class Chaos:
             if answer is not None:
                 return answer
         answer = await call_next(request)
-        for rule in rules:
+        for rule in sorted(rules, key=lambda rule: _ORDER.get(rule.fault, 0)):
             answer = self._spoiled(rule, request, answer)
         return answer
 
@@ -336,6 +336,8 @@ class _Body:
         await _close(self._inner)
 
 
+_ORDER = {Fault.RESET_AFTER: 1, Fault.TRUNCATE: 1, Fault.HALF_OPEN: 1, Fault.SPLIT: 2}
+"""What is about whole events comes before what cuts them: nothing else may be damaged than is asked for."""
 _SPOILERS = frozenset({Fault.RESET_AFTER, Fault.TRUNCATE, Fault.HALF_OPEN, Fault.SPLIT, *_ONLY_WATCHES})
 _REASONS = {403: "Forbidden", 404: "NotFound", 410: "Expired", 429: "TooManyRequests", 503: "ServiceUnavailable",
             504: "Timeout"}  # fmt: skip

@@ -1,5 +1,6 @@
 """Every fault does what it says, to the requests it is meant for and no others."""
 
+import contextlib
 import random
 
 import anyio
@@ -269,3 +270,16 @@ def test_text_that_is_wrong_says_where_and_what_is_possible(text, why):
 def test_seed_that_is_no_number_is_refused():
     with pytest.raises(ChaosSpecError, match="whole number"):
         parse_seed("seed=x; delay")
+
+
+async def test_faults_together_damage_nothing_but_what_they_cut(chaos, transport, server):
+    for number in range(20):
+        await Api(server).post(CONFIG_MAPS, config_map(f"n{number}", text="grün 青い" * 5))
+    chaos.rules = [Rule(Fault.SPLIT), Rule(Fault.DUPLICATE), Rule(Fault.RESET_AFTER, after=15)]
+    data = b""
+    async with transport.stream("GET", CONFIG_MAPS, query=(("watch", "1"),)) as answer:
+        with contextlib.suppress(Disconnected):
+            async for chunk in answer.chunks():
+                data += chunk
+    *whole, _ = data.split(b"\n")
+    assert [orjson.loads(line)["type"] for line in whole] == ["ADDED"] * 15
