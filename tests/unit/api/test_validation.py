@@ -160,8 +160,8 @@ def test_agents_that_are_fine(change: Obj) -> None:
 def test_an_unknown_prefix_names_the_bound_providers_and_the_fix() -> None:
     (error,) = check("Agent", {**AGENT, "model": "remote/x"}).errors
     assert str(error) == (
-        "spec.model: 'remote/x': 'remote' is not one of the bound providers (local); add it to spec.providerRefs or fix "
-        "the prefix, or set primaryProvider to take the whole text as its model"
+        "spec.model: 'remote/x': 'remote' is not one of the bound providers (local); add it to spec.providerRefs or "
+        "fix the prefix, or set primaryProvider to take the whole text as its model"
     )
 
 
