@@ -47,9 +47,18 @@ class ConditionType(StrEnum):
     # AgentRun
     COMPLETE = "Complete"
     AGENT_READY = "AgentReady"
+    STOPPING = "Stopping"
+    """True: the run is being stopped, for the reason of the condition; it holds its slot until that is done."""
+    # Agent
+    CHILDREN_READY = "ChildrenReady"
+    """Whether every child could be applied; False names the object in the way and who has it."""
+    STORAGE_READY = "StorageReady"
+    # Agent and Provider
+    CONFIG_VALID = "ConfigValid"
     # Provider
     SECRET_READY = "SecretReady"
-    CONFIG_VALID = "ConfigValid"
+    ENDPOINT_REACHABLE = "EndpointReachable"
+    """What the operator saw when it asked `endpoint.baseURL` for its models. Never holds anything back."""
     # All kinds
     FIELDS_NOT_IN_EFFECT = "FieldsNotInEffect"
     """True: the message lists fields that were accepted and that nothing acts on yet."""
@@ -66,6 +75,15 @@ class Reason(StrEnum):
     FOREIGN_OBJECT = "ForeignObject"
     CRASH_LOOP_BACK_OFF = "CrashLoopBackOff"
     IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
+    UNSCHEDULABLE = "Unschedulable"
+    REPLICA_FAILURE = "ReplicaFailure"
+    CONTAINER_FAILED = "ContainerFailed"
+    # Agent: ChildrenReady, StorageReady
+    APPLIED = "Applied"
+    APPLY_FAILED = "ApplyFailed"
+    TERMINATING = "Terminating"
+    CLAIMED = "Claimed"
+    SIZE_FIXED = "SizeFixed"
     # Agent: dependencies
     ALL_READY = "AllReady"
     AGENT_TOOL_NOT_READY = "AgentToolNotReady"
@@ -76,6 +94,8 @@ class Reason(StrEnum):
     PROVIDER_NOT_FOUND = "ProviderNotFound"
     PROVIDER_NOT_READY = "ProviderNotReady"
     MODEL_NOT_ALLOWED = "ModelNotAllowed"
+    CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
+    MEMORY_TOKEN_NOT_READY = "MemoryTokenNotReady"
     OVERRIDES_CLAMPED = "OverridesClamped"
     NO_VIOLATIONS = "NoViolations"
     # AgentRun: Complete
@@ -87,8 +107,17 @@ class Reason(StrEnum):
     JOB_LOST = "JobLost"
     AGENT_NOT_FOUND = "AgentNotFound"
     INTERRUPTED = "Interrupted"
+    REFUSED = "Refused"
+    """The agent will never take this run."""
+    JOB_REFUSED = "JobRefused"
     # AgentRun: AgentReady
     AGENT_NOT_RUNNING = "AgentNotRunning"
+    AGENT_BUSY = "AgentBusy"
+    WAITING_FOR_POD = "WaitingForPod"
+    # AgentRun: Stopping
+    CANCEL_REQUESTED = "CancelRequested"
+    REPLACED = "Replaced"
+    AGENT_DELETED = "AgentDeleted"
     # Provider
     VALID = "Valid"
     INVALID_CONFIG = "InvalidConfig"
@@ -97,6 +126,10 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"
     SECRET_ERROR = "SecretError"
     KEY_NOT_FOUND = "KeyNotFound"
+    REACHABLE = "Reachable"
+    UNREACHABLE = "Unreachable"
+    UNAUTHORIZED = "Unauthorized"
+    CHECKING = "Checking"
     # All kinds
     NOT_IMPLEMENTED = "NotImplemented"
     ALL_IN_EFFECT = "AllInEffect"

@@ -14,9 +14,9 @@ import anyio.abc
 import httpx2
 from attrs import field, frozen
 
+from agentops.api.conditions import Reason
 from agentops.controller import Request
 from agentops.operator.inbox import Inbox
-from agentops.operator.words import Reason
 from agentops.values.clock import Clock
 
 TIMEOUT_S = 5.0

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from agentops.api.codec import WireError, loads, to_wire
-from agentops.api.conditions import Reason as ApiReason
+from agentops.api.conditions import Reason
 from agentops.api.runs import TASK_RESULT_KEY, Outcome, RunFailure, RunRecord, RunState, TaskResult, Usage
 from agentops.api.types.agentrun import OUTPUT_MAX_BYTES
 from agentops.operator.objects import names
@@ -46,10 +46,10 @@ def failure(reason: str, message: str) -> Result:
 
 
 _REASONS = {
-    RunFailure.ABORTED: ApiReason.CANCELLED,
-    RunFailure.INTERRUPTED: ApiReason.INTERRUPTED,
-    RunFailure.ERROR: ApiReason.FAILED,
-    None: ApiReason.FAILED,
+    RunFailure.ABORTED: Reason.CANCELLED,
+    RunFailure.INTERRUPTED: Reason.INTERRUPTED,
+    RunFailure.ERROR: Reason.FAILED,
+    None: Reason.FAILED,
 }
 
 
@@ -66,7 +66,7 @@ def from_task(result: TaskResult) -> Result:
 def out_of_time(result: TaskResult, why: str) -> Result:
     """A task the Job's deadline stopped: what it had got so far, and the deadline for a reason."""
     message = f"timed out: {why}"
-    return evolve(from_task(result), reason=ApiReason.TIMEOUT, message=_line(message), output=result.output or message)
+    return evolve(from_task(result), reason=Reason.TIMEOUT, message=_line(message), output=result.output or message)
 
 
 def _result(
@@ -76,7 +76,7 @@ def _result(
     message = "the agent answered" if succeeded else error or "the agent failed and did not say why"
     return Result(
         succeeded=succeeded,
-        reason=ApiReason.SUCCEEDED if succeeded else failed_as,
+        reason=Reason.SUCCEEDED if succeeded else failed_as,
         message=_line(message),
         output=output if succeeded else output or error or message,
         model=source.model,

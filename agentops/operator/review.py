@@ -8,8 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from agentops.api import labels
-from agentops.api.conditions import ConditionType, ProviderPhase
-from agentops.api.conditions import Reason as ApiReason
+from agentops.api.conditions import ConditionType, ProviderPhase, Reason
 from agentops.api.kinds import PROVIDER
 from agentops.api.objects import decode
 from agentops.api.types import Agent, Provider
@@ -20,7 +19,6 @@ from agentops.operator.inputs import AgentInputs, Blocker, file_digest, secret_d
 from agentops.operator.objects import names
 from agentops.operator.objects.config import BoundProvider
 from agentops.operator.secrets import Missing, SecretReader
-from agentops.operator.words import Reason
 
 
 @frozen(slots=True, kw_only=True)
@@ -91,14 +89,14 @@ class Reviewer:
             where = f"Provider {agent.metadata.namespace}/{ref.name}"
             if found is None:
                 message = f"{where} of spec.providerRefs[{index}] does not exist; create it or correct the name"
-                blockers.append(_provider_blocker(ApiReason.PROVIDER_NOT_FOUND, message))
+                blockers.append(_provider_blocker(Reason.PROVIDER_NOT_FOUND, message))
                 continue
             provider = bound[ref.name] = decode(Provider, found)
             if provider.status.observed_generation != provider.metadata.generation:
-                blockers.append(_provider_blocker(ApiReason.PROVIDER_NOT_READY, f"{where} is being checked"))
+                blockers.append(_provider_blocker(Reason.PROVIDER_NOT_READY, f"{where} is being checked"))
             elif provider.status.phase != ProviderPhase.READY:
                 message = f"{where} is not ready: {provider.status.message or provider.status.phase}"
-                blockers.append(_provider_blocker(ApiReason.PROVIDER_NOT_READY, message))
+                blockers.append(_provider_blocker(Reason.PROVIDER_NOT_READY, message))
         return bound, blockers
 
     async def _secrets(
@@ -154,5 +152,5 @@ def component(obj: Mapping[str, Any]) -> str:
     return str((obj["metadata"].get("labels") or {}).get(labels.COMPONENT, ""))
 
 
-def _provider_blocker(reason: ApiReason, message: str) -> Blocker:
+def _provider_blocker(reason: Reason, message: str) -> Blocker:
     return Blocker(condition=ConditionType.PROVIDERS_READY, reason=reason, message=message)

@@ -12,8 +12,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from agentops.api import labels
-from agentops.api.conditions import Reason as ApiReason
-from agentops.operator.words import Reason
+from agentops.api.conditions import Reason
 
 MESSAGE_LIMIT = 1024
 
@@ -41,9 +40,9 @@ COUNTS = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
 
 def _explain(deployment: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]]) -> Workload:
     if deployment is None:
-        return Workload(running=False, reason=ApiReason.PENDING, message="the Deployment does not exist yet")
+        return Workload(running=False, reason=Reason.PENDING, message="the Deployment does not exist yet")
     if is_rolled_out(deployment):
-        return Workload(running=True, reason=ApiReason.RUNNING, message="the daemon answers")
+        return Workload(running=True, reason=Reason.RUNNING, message="the daemon answers")
     wanted = template_hash(deployment)
     current = [pod for pod in pods if pod_hash(pod) == wanted and not is_deleting(pod)]
     for explain in (_container_trouble, _scheduling_trouble):
@@ -61,7 +60,7 @@ def _explain(deployment: Mapping[str, Any] | None, pods: Iterable[Mapping[str, A
         f"{status.get('updatedReplicas', 0)} of {deployment['spec'].get('replicas', 1)} pods are made from the current "
         f"template, {status.get('readyReplicas', 0)} ready"
     )
-    return Workload(running=False, reason=ApiReason.ROLLING_OUT, message=message)
+    return Workload(running=False, reason=Reason.ROLLING_OUT, message=message)
 
 
 def is_rolled_out(deployment: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from agentops.api.conditions import RunPhase
+from agentops.api.conditions import ConditionType, RunPhase
 from agentops.api.defaults import timeout_s
 from agentops.api.kinds import AGENT_RUN
 from agentops.api.labels import RUN_FINALIZER, TRACEPARENT
@@ -16,7 +16,6 @@ from agentops.controller import Client, Request
 from agentops.controller.finalizers import drop_finalizer, ensure_finalizer, has_finalizer
 from agentops.operator.queue import RunView
 from agentops.operator.status import StatusDraft
-from agentops.operator.words import Condition
 from agentops.telemetry.tracing import extract, inject, tracer
 from agentops.values.clock import parse_rfc3339, rfc3339
 
@@ -100,7 +99,7 @@ class RunWork:
 
     def stopping_for_s(self) -> float:
         """Seconds since stopping, or deletion, was decided."""
-        stopping = self.draft.has(Condition.STOPPING) or {}
+        stopping = self.draft.has(ConditionType.STOPPING) or {}
         since = _time(self.run.metadata.deletion_timestamp) or _time(stopping.get("lastTransitionTime"))
         return (self.now - since).total_seconds() if since else 0.0
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import frozen
 
-from agentops.api.conditions import Reason as ApiReason
+from agentops.api.conditions import Reason
 from agentops.api.types import SecretKeyRef
 from agentops.controller import Client, EventRecorder
 from agentops.controller.errors import ForeignObject
@@ -21,7 +21,6 @@ from agentops.kube.errors import NotFound
 from agentops.kube.kinds import CONFIG_MAP, SECRET
 from agentops.operator.objects import names
 from agentops.operator.objects.token_secret import encode, token_manifest
-from agentops.operator.words import Reason
 from agentops.telemetry.logging import get_logger
 
 log = get_logger("operator.secrets")
@@ -33,7 +32,7 @@ Fetched = dict[str, dict[str, Any] | None]
 class Missing:
     """A reference that leads nowhere: `reason` of a condition and a sentence with the fix."""
 
-    reason: ApiReason | Reason
+    reason: Reason | Reason
     message: str
 
 
@@ -51,17 +50,15 @@ class SecretReader:
         secret = await self._fetch(self._secrets, SECRET, ref.name)
         where = f"Secret {self._namespace}/{ref.name} of {field}"
         if secret is None:
-            return Missing(reason=ApiReason.SECRET_NOT_FOUND, message=f"{where} does not exist; create it")
+            return Missing(reason=Reason.SECRET_NOT_FOUND, message=f"{where} does not exist; create it")
         encoded = (secret.get("data") or {}).get(ref.key)
         if encoded is None:
             keys = ", ".join(sorted(secret.get("data") or {})) or "none"
             message = f"{where} has no key {ref.key!r} (keys: {keys}); add it or correct the reference"
-            return Missing(reason=ApiReason.KEY_NOT_FOUND, message=message)
+            return Missing(reason=Reason.KEY_NOT_FOUND, message=message)
         value = decode_value(encoded)
         if not value.strip():
-            return Missing(
-                reason=ApiReason.KEY_NOT_FOUND, message=f"{where}: key {ref.key!r} is empty; put the value in"
-            )
+            return Missing(reason=Reason.KEY_NOT_FOUND, message=f"{where}: key {ref.key!r} is empty; put the value in")
         return value
 
     async def secret_text(self, name: str, key: str) -> bytes:
@@ -80,7 +77,7 @@ class SecretReader:
         if key in (config_map.get("binaryData") or {}):
             return decode_value(config_map["binaryData"][key])
         message = f"{where} has no key {key!r}; add it or correct the reference"
-        return Missing(reason=ApiReason.KEY_NOT_FOUND, message=message)
+        return Missing(reason=Reason.KEY_NOT_FOUND, message=message)
 
     async def _fetch(self, cache: Fetched, kind: Any, name: str) -> dict[str, Any] | None:
         if name not in cache:

@@ -18,8 +18,7 @@ from typing import Any
 from attrs import define, field
 
 from agentops.api import labels
-from agentops.api.conditions import AgentPhase, ConditionType
-from agentops.api.conditions import Reason as ApiReason
+from agentops.api.conditions import AgentPhase, ConditionType, Reason
 from agentops.api.kinds import AGENT
 from agentops.api.objects import decode
 from agentops.api.types import Agent
@@ -50,7 +49,6 @@ from agentops.operator.review import Review, Reviewer
 from agentops.operator.rollout import COUNTS, Workload, observe
 from agentops.operator.secrets import TokenKeeper
 from agentops.operator.status import StatusDraft
-from agentops.operator.words import Condition, Reason
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock
 from agentops.values.kinds import Kind
@@ -134,7 +132,7 @@ class AgentReconciler:
         try:
             return await self._tokens.ensure(story.obj, labelled, (names.TOKEN_KEY, names.SALT_KEY))
         except ForeignObject as error:
-            story.problems.append((ApiReason.FOREIGN_OBJECT, str(error)))
+            story.problems.append((Reason.FOREIGN_OBJECT, str(error)))
             return None
 
     async def _render(self, story: _Story) -> Rendering | None:
@@ -163,7 +161,7 @@ class AgentReconciler:
             try:
                 await self._children.ensure(child, story.obj)
             except ForeignObject as error:
-                story.problems.append((ApiReason.FOREIGN_OBJECT, str(error)))
+                story.problems.append((Reason.FOREIGN_OBJECT, str(error)))
             except ApiError as error:
                 what = f"{child['kind']} {child['metadata']['namespace']}/{child['metadata']['name']}"
                 story.problems.append((Reason.APPLY_FAILED, f"{what}: {error.message}"))
@@ -181,7 +179,7 @@ class AgentReconciler:
         before = ((live or {}).get("metadata") or {}).get("annotations", {}).get(labels.CONFIG_HASH)
         if live is not None and before != story.rendering.config_hash:
             message = f"Configuration {story.rendering.config_hash} replaces {before}"
-            self._recorder.event(story.obj, "Normal", ApiReason.ROLLING_OUT, message)
+            self._recorder.event(story.obj, "Normal", Reason.ROLLING_OUT, message)
             log.info("agent.rollout", agent=str(Request.of(story.obj)), hash=story.rendering.config_hash)
 
     async def _sweep(self, story: _Story) -> None:
@@ -262,13 +260,13 @@ class AgentReconciler:
         draft = story.draft
         if review.problems:
             message = "; ".join(str(problem) for problem in review.problems)
-            if draft.condition(Condition.CONFIG_VALID, False, ApiReason.INVALID_SPEC, message):
-                self._recorder.event(story.obj, "Warning", ApiReason.INVALID_SPEC, message)
+            if draft.condition(ConditionType.CONFIG_VALID, False, Reason.INVALID_SPEC, message):
+                self._recorder.event(story.obj, "Warning", Reason.INVALID_SPEC, message)
         else:
-            draft.condition(Condition.CONFIG_VALID, True, ApiReason.VALID, "the spec is consistent")
+            draft.condition(ConditionType.CONFIG_VALID, True, Reason.VALID, "the spec is consistent")
         for type_, good in (
-            (ConditionType.PROVIDERS_READY, ApiReason.CONFIGURED),
-            (ConditionType.DEPENDENCIES_READY, ApiReason.ALL_READY),
+            (ConditionType.PROVIDERS_READY, Reason.CONFIGURED),
+            (ConditionType.DEPENDENCIES_READY, Reason.ALL_READY),
         ):
             blockers = [blocker for blocker in review.blockers if blocker.condition is type_]
             if not blockers:
@@ -280,10 +278,10 @@ class AgentReconciler:
 
     def _tell_children(self, story: _Story) -> None:
         if not story.problems:
-            story.draft.condition(Condition.CHILDREN_READY, True, Reason.APPLIED, "every child is as it should be")
+            story.draft.condition(ConditionType.CHILDREN_READY, True, Reason.APPLIED, "every child is as it should be")
             return
         reason, message = story.problems[0][0], "; ".join(text for _, text in story.problems)
-        if story.draft.condition(Condition.CHILDREN_READY, False, reason, message):
+        if story.draft.condition(ConditionType.CHILDREN_READY, False, reason, message):
             self._recorder.event(story.obj, "Warning", reason, message)
 
     async def _tell_storage(self, story: _Story) -> None:
@@ -293,34 +291,32 @@ class AgentReconciler:
         if agent.spec.mode == "daemon" and agent.spec.storage is not None:
             claim = await self._client.try_get(PVC, names.storage(agent.metadata.name), agent.metadata.namespace)
         if claim is None or agent.spec.storage is None:
-            draft.drop_condition(Condition.STORAGE_READY)
+            draft.drop_condition(ConditionType.STORAGE_READY)
             return
         has = claim["spec"].get("resources", {}).get("requests", {}).get("storage", "")
         if claim["metadata"].get("deletionTimestamp"):
             message = (
                 f"PersistentVolumeClaim {claim['metadata']['name']} is being deleted; it is made anew when it is gone"
             )
-            draft.condition(Condition.STORAGE_READY, False, Reason.TERMINATING, message)
+            draft.condition(ConditionType.STORAGE_READY, False, Reason.TERMINATING, message)
         elif quantities_equal(has, agent.spec.storage.size):
-            draft.condition(Condition.STORAGE_READY, True, Reason.CLAIMED, f"claimed {has}")
+            draft.condition(ConditionType.STORAGE_READY, True, Reason.CLAIMED, f"claimed {has}")
         else:
             message = (
                 f"spec.storage.size is {agent.spec.storage.size}, the claim keeps the {has} it was made with; "
                 "delete the Agent and create it anew to change the size"
             )
-            draft.condition(Condition.STORAGE_READY, False, Reason.SIZE_FIXED, message)
+            draft.condition(ConditionType.STORAGE_READY, False, Reason.SIZE_FIXED, message)
 
     def _tell_security(self, story: _Story) -> None:
         violations = compute_violations(story.agent.spec.security)
         if violations:
             message = "; ".join(violations)
-            if story.draft.condition(
-                ConditionType.SECURITY_POLICY_VIOLATIONS, True, ApiReason.OVERRIDES_CLAMPED, message
-            ):
-                self._recorder.event(story.obj, "Warning", ApiReason.OVERRIDES_CLAMPED, message)
+            if story.draft.condition(ConditionType.SECURITY_POLICY_VIOLATIONS, True, Reason.OVERRIDES_CLAMPED, message):
+                self._recorder.event(story.obj, "Warning", Reason.OVERRIDES_CLAMPED, message)
         else:
             message = "every wish is within the floor"
-            story.draft.condition(ConditionType.SECURITY_POLICY_VIOLATIONS, False, ApiReason.NO_VIOLATIONS, message)
+            story.draft.condition(ConditionType.SECURITY_POLICY_VIOLATIONS, False, Reason.NO_VIOLATIONS, message)
 
     def _verdict(self, story: _Story, workload: Workload | None) -> tuple[AgentPhase, str, str]:
         """Phase, and reason and message of Ready."""
@@ -329,15 +325,15 @@ class AgentReconciler:
             held = review.summary if review is not None else "; ".join(text for _, text in story.problems)
         if workload is not None and workload.running:
             also = f"; held back, with the last good configuration serving: {held}" if held else ""
-            return AgentPhase.RUNNING, ApiReason.RUNNING, workload.message + also
+            return AgentPhase.RUNNING, Reason.RUNNING, workload.message + also
         if story.problems:
             return AgentPhase.FAILED, story.problems[0][0], "; ".join(text for _, text in story.problems)
         if review is not None and review.problems:
-            return AgentPhase.FAILED, ApiReason.INVALID_SPEC, held
+            return AgentPhase.FAILED, Reason.INVALID_SPEC, held
         if review is not None and review.blockers:
             return AgentPhase.PENDING, review.blockers[0].reason, held
         if workload is None:
-            return AgentPhase.READY, ApiReason.READY, "runs can be started"
+            return AgentPhase.READY, Reason.READY, "runs can be started"
         phase = AgentPhase.FAILED if workload.failing else AgentPhase.PENDING
         return phase, workload.reason, workload.message
 

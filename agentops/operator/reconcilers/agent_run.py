@@ -18,8 +18,7 @@ from weakref import WeakValueDictionary
 import anyio
 
 from agentops.api import labels
-from agentops.api.conditions import AgentPhase, ConditionType, RunPhase
-from agentops.api.conditions import Reason as ApiReason
+from agentops.api.conditions import AgentPhase, ConditionType, Reason, RunPhase
 from agentops.api.defaults import RUN_TTL_S, max_runs, run_ttl_s
 from agentops.api.kinds import AGENT, AGENT_RUN
 from agentops.api.objects import decode
@@ -38,7 +37,6 @@ from agentops.operator.results import failure, needs_config_map, status_fields, 
 from agentops.operator.run_metrics import RunMetrics
 from agentops.operator.run_work import RunWork, run_timeout_s, view
 from agentops.operator.status import StatusDraft
-from agentops.operator.words import Condition, Reason
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, parse_rfc3339, rfc3339
 from agentops.values.duration import format_duration
@@ -140,13 +138,13 @@ class AgentRunReconciler:
             work.draft.set(mode=work.run.status.mode or agent.spec.mode)
         report_fields(work.draft, work.run)
         if not work.dispatched and (problems := validate_run(work.run, agent)):
-            return failure(ApiReason.INVALID_SPEC, "; ".join(str(problem) for problem in problems))
+            return failure(Reason.INVALID_SPEC, "; ".join(str(problem) for problem in problems))
         if self._should_stop(work, agent):
             return await self._stop(work, agent)
         if not work.admitted:
             step = await self._queue(work, agent)
         elif agent is None:
-            return failure(ApiReason.AGENT_NOT_FOUND, f"Agent {work.namespace}/{work.run.spec.agent_ref} was deleted")
+            return failure(Reason.AGENT_NOT_FOUND, f"Agent {work.namespace}/{work.run.spec.agent_ref} was deleted")
         else:
             step = await self._mode(work, agent).advance(work, agent)
         if not isinstance(step, RunResult):
@@ -170,7 +168,7 @@ class AgentRunReconciler:
         """Wait for the agent, then for a slot."""
         waits = why_not_usable(work, agent)
         if waits is not None or agent is None:
-            reason, message = waits or (ApiReason.AGENT_NOT_FOUND, "")
+            reason, message = waits or (Reason.AGENT_NOT_FOUND, "")
             if work.draft.condition(ConditionType.AGENT_READY, False, reason, message):
                 self._recorder.event(work.obj, "Warning", reason, message)
             work.draft.set(phase=RunPhase.PENDING.value)
@@ -182,10 +180,10 @@ class AgentRunReconciler:
         policy = f"concurrency.policy {agent.spec.concurrency.policy} of Agent {agent.metadata.name}"
         if work.name in decision.reject:
             message = f"rejected by {policy}: {max_runs(agent)} run(s) at a time, and as many are running"
-            return failure(ApiReason.REJECTED, message)
+            return failure(Reason.REJECTED, message)
         winner = dict(decision.replace).get(work.name)
         if winner is not None:
-            return failure(ApiReason.CANCELLED, f"cancelled by {policy} before it started: AgentRun {winner} is newer")
+            return failure(Reason.CANCELLED, f"cancelled by {policy} before it started: AgentRun {winner} is newer")
         work.draft.set(phase=RunPhase.QUEUED.value)
         return None
 
@@ -213,8 +211,8 @@ class AgentRunReconciler:
         for loser, winner in decision.replace:
             if view(runs[loser]).admitted:
                 draft = StatusDraft(AGENT_RUN, runs[loser], now)
-                if draft.has(Condition.STOPPING) is None:
-                    draft.condition(Condition.STOPPING, True, Reason.REPLACED, f"replaced by AgentRun {winner}")
+                if draft.has(ConditionType.STOPPING) is None:
+                    draft.condition(ConditionType.STOPPING, True, Reason.REPLACED, f"replaced by AgentRun {winner}")
                     await draft.save(self._client)
         return decision
 
@@ -232,24 +230,24 @@ class AgentRunReconciler:
     def _should_stop(self, work: RunWork, agent: Agent | None) -> bool:
         """Asked to, replaced, out of time, or without its Agent; kept in a condition, which also says since when."""
         draft = work.draft
-        if draft.has(Condition.STOPPING) is not None:
+        if draft.has(ConditionType.STOPPING) is not None:
             return True
         if work.run.spec.cancel:
-            draft.condition(Condition.STOPPING, True, Reason.CANCEL_REQUESTED, "spec.cancel is true")
+            draft.condition(ConditionType.STOPPING, True, Reason.CANCEL_REQUESTED, "spec.cancel is true")
         elif agent is None and work.dispatched:
             message = f"Agent {work.namespace}/{work.run.spec.agent_ref} was deleted"
-            draft.condition(Condition.STOPPING, True, Reason.AGENT_DELETED, message)
+            draft.condition(ConditionType.STOPPING, True, Reason.AGENT_DELETED, message)
         elif work.run.status.pod_uid is not None and work.left_s(agent) <= 0:
             message = f"longer than the timeout of {format_duration(run_timeout_s(agent))} of its Agent"
-            draft.condition(Condition.STOPPING, True, Reason.TIMEOUT, message)
+            draft.condition(ConditionType.STOPPING, True, Reason.TIMEOUT, message)
         else:
             return False
         return True
 
     async def _stop(self, work: RunWork, agent: Agent | None) -> Step:
-        stopping = work.draft.has(Condition.STOPPING) or {}
+        stopping = work.draft.has(ConditionType.STOPPING) or {}
         if not work.dispatched:
-            return failure(ApiReason.CANCELLED, f"cancelled before it started: {stopping.get('message')}")
+            return failure(Reason.CANCELLED, f"cancelled before it started: {stopping.get('message')}")
         await work.save(self._client)
         step = await self._mode(work, agent).stop(work, agent)
         if not isinstance(step, RunResult):
@@ -266,7 +264,7 @@ class AgentRunReconciler:
         draft = work.draft
         draft.set(phase=phase.value, completionTime=work.stamp(), **status_fields(result, work.name))
         draft.condition(ConditionType.COMPLETE, True, result.reason, result.message)
-        draft.drop_condition(Condition.STOPPING)
+        draft.drop_condition(ConditionType.STOPPING)
         mode, elapsed_s = work.run.status.mode or "", work.elapsed_s()
         await work.save(self._client)
         self._metrics.seen(work.request, phase)
@@ -334,12 +332,12 @@ def why_not_usable(work: RunWork, agent: Agent | None) -> tuple[str, str] | None
     """Reason and message of AgentReady while the run has to wait; None when it need not."""
     where = f"Agent {work.namespace}/{work.run.spec.agent_ref}"
     if agent is None:
-        return ApiReason.AGENT_NOT_FOUND, f"{where} does not exist; create it, or correct spec.agentRef in another run"
+        return Reason.AGENT_NOT_FOUND, f"{where} does not exist; create it, or correct spec.agentRef in another run"
     if is_usable(agent):
         return None
     if agent.status.observed_generation != agent.metadata.generation:
-        return ApiReason.AGENT_NOT_RUNNING, f"{where} is being brought up to date"
-    return ApiReason.AGENT_NOT_RUNNING, f"{where} is {agent.status.phase}: {agent.status.message or 'see its status'}"
+        return Reason.AGENT_NOT_RUNNING, f"{where} is being brought up to date"
+    return Reason.AGENT_NOT_RUNNING, f"{where} is {agent.status.phase}: {agent.status.message or 'see its status'}"
 
 
 def finished(obj: Mapping[str, Any]) -> bool:

@@ -21,8 +21,7 @@ from typing import Any
 import attrs
 
 from agentops.api import labels
-from agentops.api.conditions import ConditionType, RunPhase
-from agentops.api.conditions import Reason as ApiReason
+from agentops.api.conditions import ConditionType, Reason, RunPhase
 from agentops.api.runs import PARENT_AGENT_HEADER
 from agentops.api.types import Agent
 from agentops.clients.errors import NotSent
@@ -38,7 +37,6 @@ from agentops.operator.results import failure, from_record
 from agentops.operator.rollout import pick_pod, template_hash
 from agentops.operator.run_work import RunWork
 from agentops.operator.secrets import decode_value
-from agentops.operator.words import Condition, Reason
 from agentops.values.clock import Clock
 
 RELEASE_AFTER_S = 30.0
@@ -77,24 +75,24 @@ class DaemonRuns:
         if seen.state is State.ENDED and seen.record is not None:
             return from_record(seen.record)
         if seen.state is State.LOST:
-            return failure(ApiReason.LOST, f"pod {work.run.status.pod_name} has no record of the run: {seen.message}")
+            return failure(Reason.LOST, f"pod {work.run.status.pod_name} has no record of the run: {seen.message}")
         if seen.state is State.REFUSED:
             return failure(Reason.REFUSED, seen.message)
         if seen.state is State.NOT_STARTED:
             return await self._give_back(work, seen.message)
         if pod is None:
-            return failure(ApiReason.LOST, _gone(work))
+            return failure(Reason.LOST, _gone(work))
         if seen.state is State.FOLLOWING and work.phase is not RunPhase.RUNNING:
             work.draft.set(phase=RunPhase.RUNNING.value)
             self._recorder.event(work.obj, "Normal", "Started", f"Pod {work.run.status.pod_name} has the prompt")
         return Result(requeue_after=max(0.1, work.left_s(agent)))
 
     async def stop(self, work: RunWork, agent: Agent | None) -> RunResult | Result | None:
-        stopping = work.draft.has(Condition.STOPPING) or {}
+        stopping = work.draft.has(ConditionType.STOPPING) or {}
         pod = await self._pod(work)
         seen = self._observe(work, pod)
         timed_out = stopping.get("reason") == Reason.TIMEOUT
-        reason = ApiReason.TIMEOUT if timed_out else ApiReason.CANCELLED
+        reason = Reason.TIMEOUT if timed_out else Reason.CANCELLED
         message = f"{'timed out' if timed_out else 'cancelled'}: {stopping.get('message', '')}"
         if seen.state is State.ENDED and seen.record is not None:
             ended = from_record(seen.record)
@@ -137,7 +135,7 @@ class DaemonRuns:
             work.draft.condition(ConditionType.AGENT_READY, False, Reason.WAITING_FOR_POD, message)
             return None
         await work.hold(self._client)
-        work.draft.condition(ConditionType.AGENT_READY, True, ApiReason.RUNNING, "the agent takes runs")
+        work.draft.condition(ConditionType.AGENT_READY, True, Reason.RUNNING, "the agent takes runs")
         work.draft.set(
             podName=pod["metadata"]["name"],
             podUID=pod["metadata"]["uid"],

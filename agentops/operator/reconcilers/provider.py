@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from agentops.api.conditions import ConditionType, ProviderPhase
-from agentops.api.conditions import Reason as ApiReason
+from agentops.api.conditions import ConditionType, ProviderPhase, Reason
 from agentops.api.kinds import AGENT, PROVIDER
 from agentops.api.objects import decode
 from agentops.api.types import Provider
@@ -18,7 +17,6 @@ from agentops.operator.prober import INTERVAL_S, EndpointProber, Probe
 from agentops.operator.reconcilers.fields import report_fields
 from agentops.operator.secrets import Missing, SecretReader
 from agentops.operator.status import StatusDraft
-from agentops.operator.words import Condition, Reason
 from agentops.values.clock import Clock
 
 AGENTS_BY_PROVIDER = "provider"
@@ -66,11 +64,11 @@ class ProviderReconciler:
 
     def _config_condition(self, obj: dict[str, Any], draft: StatusDraft, problems: list[FieldError]) -> None:
         if not problems:
-            draft.condition(ConditionType.CONFIG_VALID, True, ApiReason.VALID, "the configuration is complete")
+            draft.condition(ConditionType.CONFIG_VALID, True, Reason.VALID, "the configuration is complete")
             return
         message = "; ".join(str(problem) for problem in problems)
-        if draft.condition(ConditionType.CONFIG_VALID, False, ApiReason.INVALID_CONFIG, message):
-            self._recorder.event(obj, "Warning", ApiReason.INVALID_CONFIG, message)
+        if draft.condition(ConditionType.CONFIG_VALID, False, Reason.INVALID_CONFIG, message):
+            self._recorder.event(obj, "Warning", Reason.INVALID_CONFIG, message)
 
     def _secret_condition(
         self, obj: dict[str, Any], draft: StatusDraft, provider: Provider, missing: list[Missing]
@@ -80,19 +78,19 @@ class ProviderReconciler:
             if draft.condition(ConditionType.SECRET_READY, False, missing[0].reason, message):
                 self._recorder.event(obj, "Warning", missing[0].reason, message)
         elif provider_secrets(provider.spec):
-            draft.condition(ConditionType.SECRET_READY, True, ApiReason.SECRET_EXISTS, "every named key has a value")
+            draft.condition(ConditionType.SECRET_READY, True, Reason.SECRET_EXISTS, "every named key has a value")
         else:
-            draft.condition(ConditionType.SECRET_READY, True, ApiReason.NOT_APPLICABLE, "no Secret is named")
+            draft.condition(ConditionType.SECRET_READY, True, Reason.NOT_APPLICABLE, "no Secret is named")
 
     def _phase(
         self, obj: dict[str, Any], draft: StatusDraft, problems: list[FieldError], missing: list[Missing]
     ) -> None:
         if not problems and not missing:
             draft.set(phase=ProviderPhase.READY.value, message=None)
-            if draft.condition(ConditionType.READY, True, ApiReason.READY, "agents may use it"):
-                self._recorder.event(obj, "Normal", ApiReason.READY, "Agents may use it")
+            if draft.condition(ConditionType.READY, True, Reason.READY, "agents may use it"):
+                self._recorder.event(obj, "Normal", Reason.READY, "Agents may use it")
             return
-        reason = missing[0].reason if missing else ApiReason.INVALID_CONFIG
+        reason = missing[0].reason if missing else Reason.INVALID_CONFIG
         message = "; ".join([*(item.message for item in missing), *(str(problem) for problem in problems)])
         draft.set(phase=ProviderPhase.FAILED.value, message=message)
         draft.condition(ConditionType.READY, False, reason, message)
@@ -110,25 +108,28 @@ class ProviderReconciler:
         key = values.get("spec.apiKeySecret")
         wanted = models_request(provider.spec, key.decode("utf-8", "replace").strip() if key else None)
         if wanted is None:
-            draft.drop_condition(Condition.ENDPOINT_REACHABLE)
+            draft.drop_condition(ConditionType.ENDPOINT_REACHABLE)
             return None
         if incomplete:
             draft.condition(
-                Condition.ENDPOINT_REACHABLE, None, Reason.CHECKING, "asked once configuration and Secrets are complete"
+                ConditionType.ENDPOINT_REACHABLE,
+                None,
+                Reason.CHECKING,
+                "asked once configuration and Secrets are complete",
             )
             return None
         generation = obj["metadata"]["generation"]
         fingerprint = f"{generation}:{hashlib.sha256(key or b'').hexdigest()}"
         finding = self._prober.finding(request, fingerprint)
         if finding is not None:
-            changed = draft.condition(Condition.ENDPOINT_REACHABLE, finding.status, finding.reason, finding.message)
+            changed = draft.condition(ConditionType.ENDPOINT_REACHABLE, finding.status, finding.reason, finding.message)
             if changed and not finding.status:
                 self._recorder.event(obj, "Warning", finding.reason, finding.message)
         else:
-            known = draft.has(Condition.ENDPOINT_REACHABLE)
+            known = draft.has(ConditionType.ENDPOINT_REACHABLE)
             if known is None or known.get("observedGeneration") != generation:
                 message = f"asking {wanted[0]}"
-                draft.condition(Condition.ENDPOINT_REACHABLE, None, Reason.CHECKING, message)
+                draft.condition(ConditionType.ENDPOINT_REACHABLE, None, Reason.CHECKING, message)
         due_s = self._prober.due_in_s(request, fingerprint)
         if due_s <= 0:
             self._prober.ask(self._probe(request, fingerprint, provider, wanted, key is not None))

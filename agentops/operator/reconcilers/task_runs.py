@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from agentops.api import labels
-from agentops.api.conditions import ConditionType, RunPhase
-from agentops.api.conditions import Reason as ApiReason
+from agentops.api.conditions import ConditionType, Reason, RunPhase
 from agentops.api.types import Agent
 from agentops.controller import Client, EventRecorder, Result, RetryAfter
 from agentops.controller.owners import is_controlled_by, set_controller_reference
@@ -33,7 +32,6 @@ from agentops.operator.review import Reviewer
 from agentops.operator.rollout import container_failure
 from agentops.operator.run_work import RunWork, run_timeout_s
 from agentops.operator.secrets import decode_value
-from agentops.operator.words import Condition, Reason
 from agentops.telemetry.logging import get_logger
 
 log = get_logger("operator.task")
@@ -60,7 +58,7 @@ class TaskRuns:
         if found is None:
             return await self._without_job(work, agent)
         if not is_controlled_by(found, work.obj):
-            return failure(ApiReason.FOREIGN_OBJECT, f"Job {work.namespace}/{_name(work)} exists and is not this run's")
+            return failure(Reason.FOREIGN_OBJECT, f"Job {work.namespace}/{_name(work)} exists and is not this run's")
         self._unconfirmed.discard(work.uid)
         ended = _job_end(found)
         if ended is not None:
@@ -69,11 +67,11 @@ class TaskRuns:
         return None
 
     async def stop(self, work: RunWork, agent: Agent | None) -> RunResult | Result | None:
-        stopping = work.draft.has(Condition.STOPPING) or {}
+        stopping = work.draft.has(ConditionType.STOPPING) or {}
         found = await self._job(work)
         message = f"cancelled: {stopping.get('message', '')}"
         if found is None or not is_controlled_by(found, work.obj) or work.stopping_for_s() >= STOP_AFTER_S:
-            return failure(ApiReason.CANCELLED, message)
+            return failure(Reason.CANCELLED, message)
         ended = _job_end(found)
         if ended is not None and not found["metadata"].get("deletionTimestamp"):
             result = await self._harvest(work, ended)
@@ -193,7 +191,7 @@ class TaskRuns:
         if work.uid in self._unconfirmed and work.phase is not RunPhase.RUNNING:
             return await self._create(work, agent)
         message = f"Job {work.namespace}/{_name(work)} is gone, and with it what the run was doing"
-        return failure(ApiReason.JOB_LOST, message)
+        return failure(Reason.JOB_LOST, message)
 
     async def _watch(self, work: RunWork) -> None:
         """Phase Running, and what keeps the pod from starting, if something does."""
@@ -204,7 +202,7 @@ class TaskRuns:
             if work.draft.condition(ConditionType.AGENT_READY, False, trouble[0], message):
                 self._recorder.event(work.obj, "Warning", trouble[0], message)
         else:
-            work.draft.condition(ConditionType.AGENT_READY, True, ApiReason.READY, "the agent takes runs")
+            work.draft.condition(ConditionType.AGENT_READY, True, Reason.READY, "the agent takes runs")
         work.draft.set(
             phase=RunPhase.RUNNING.value,
             podName=pod["metadata"]["name"] if pod is not None else work.run.status.pod_name,
@@ -226,13 +224,13 @@ class TaskRuns:
             return out_of_time(told, message or reason)
         if succeeded:
             return RunResult(
-                succeeded=True, reason=ApiReason.SUCCEEDED, message="the Job succeeded", output="(no output captured)"
+                succeeded=True, reason=Reason.SUCCEEDED, message="the Job succeeded", output="(no output captured)"
             )
         trouble = container_failure(pod) if pod is not None else None
         before = work.draft.has(ConditionType.AGENT_READY) or {}
         detail = trouble[1] if trouble else before.get("message", "") if before.get("status") == "False" else ""
         said = f"{message or reason or 'the Job failed'}{': ' + detail if detail else ''}"
-        return failure(ApiReason.TIMEOUT if reason == "DeadlineExceeded" else ApiReason.FAILED, said)
+        return failure(Reason.TIMEOUT if reason == "DeadlineExceeded" else Reason.FAILED, said)
 
     async def _pod(self, work: RunWork) -> dict[str, Any] | None:
         """The Job's pod, the newest if there should be several."""
