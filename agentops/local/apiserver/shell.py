@@ -27,6 +27,9 @@ log = get_logger("apiserver.shell")
 _BODY_LIMIT = 64 * 1024 * 1024
 """What is read at all; the core refuses more than 3 MiB for everything but proxies."""
 
+_MESSAGE_LIMIT = 16 * 1024 * 1024
+"""Of one WebSocket message; kubectl's have 32 KiB."""
+
 
 def server_ssl_context(cert_path: Path, key_path: Path, client_ca_pem: bytes) -> ssl.SSLContext:
     """TLS that asks for a client certificate of our CA and takes those who have none too."""
@@ -81,6 +84,8 @@ async def _handle(server: ApiServer, incoming: web.BaseRequest) -> web.StreamRes
         body = await incoming.read() if incoming.can_read_body else b""
     except web.HTTPRequestEntityTooLarge:
         return web.Response(status=413, text="Request entity too large")
+    except web.RequestPayloadError as error:
+        return web.Response(status=400, text=f"the request body cannot be read: {error}\n")
     raw_path = incoming.raw_path.partition("?")[0]
     headers: dict[str, str] = {}
     for name, value in incoming.headers.items():
@@ -182,7 +187,9 @@ class _Socket:
 
 
 async def _upgrade(incoming: web.BaseRequest, answer: WebSocketUpgrade) -> web.StreamResponse:
-    response = web.WebSocketResponse(protocols=answer.protocols, max_msg_size=0, autoping=True, compress=False)
+    response = web.WebSocketResponse(
+        protocols=answer.protocols, max_msg_size=_MESSAGE_LIMIT, autoping=True, compress=False
+    )
     await response.prepare(incoming)
     try:
         await answer.serve(_Socket(response))

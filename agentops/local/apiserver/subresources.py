@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
+_NO_DEBUG = (
+    "this development plane runs no ephemeral containers; use kubectl exec, or kubectl debug --copy-to for a copy of "
+    "the pod with one more container"
+)
+
 
 class Subresources:
     """Serves what the resource says it has; anything else is no such path."""
@@ -32,6 +37,8 @@ class Subresources:
     async def serve(self, request: Request, resource: Resource, route: Route, about: Attributes, user: User) -> Answer:
         """Raises ApiFailure, PathNotFound."""
         name = route.subresource
+        if name == "ephemeralcontainers" and resource.plural == "pods" and about.verb != "get":
+            raise errors.ApiFailure(501, "NotImplemented", _NO_DEBUG)
         if name not in resource.subresources or (resource.kind.namespaced and not route.namespace):
             raise errors.PathNotFound
         server = self._server

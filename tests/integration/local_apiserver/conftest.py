@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -37,15 +38,39 @@ class Cluster:
 
     async def kubectl(self, *args: str, stdin: str = "", ok: bool = True) -> CompletedProcess[str]:
         """Run kubectl; with `ok` its exit code must be zero."""
-        binary = shutil.which("kubectl", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        assert binary is not None
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "KUBECONFIG": str(self.kubeconfig)}
         with anyio.fail_after(60):
-            done = await anyio.run_process([binary, *args], input=stdin.encode(), env=env, check=False)
+            done = await anyio.run_process([self._binary(), *args], input=stdin.encode(), env=self._env(), check=False)
         result = CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
         if ok:
             assert result.returncode == 0, f"kubectl {' '.join(args)}\n{result.stdout}{result.stderr}"
         return result
+
+    @asynccontextmanager
+    async def running(self, *args: str) -> AsyncIterator[AsyncIterator[str]]:
+        """kubectl in the background, to the end of the block; gives its lines."""
+        async with await anyio.open_process([self._binary(), *args], env=self._env(), stderr=None) as process:
+            assert process.stdout is not None
+            chunks = process.stdout
+
+            async def lines() -> AsyncIterator[str]:
+                rest = ""
+                async for chunk in chunks:
+                    *whole, rest = (rest + chunk.decode()).split("\n")
+                    for line in whole:
+                        yield line
+
+            try:
+                yield lines()
+            finally:
+                process.terminate()
+
+    def _binary(self) -> str:
+        binary = shutil.which("kubectl", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        assert binary is not None
+        return binary
+
+    def _env(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "HOME": str(self.home), "KUBECONFIG": str(self.kubeconfig)}
 
     async def json(self, *args: str) -> Any:
         return json.loads((await self.kubectl("get", *args, "-o", "json")).stdout)

@@ -293,3 +293,12 @@ async def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     made = await api.post("/api/v1/namespaces/default/configmaps", config_map("after"))
     assert int(made.body["metadata"]["resourceVersion"]) > revision
     server.close()
+
+
+async def test_a_body_that_is_not_what_its_encoding_says_is_a_bad_request(cluster: Any) -> None:
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls(cluster))) as session:
+        request = session.post(f"{cluster.url}/api/v1/namespaces", data=b"no gzip", headers=headers)
+        async with request as answer:
+            assert answer.status == 400
+            assert "the request body cannot be read" in await answer.text()

@@ -7,7 +7,8 @@ from typing import Any
 
 import anyio
 import pytest
-from support.apiserver import deployment, widget, widget_crd
+from anyio.abc import SocketStream
+from support.apiserver import PODS, Api, deployment, pod, widget, widget_crd
 
 pytestmark = pytest.mark.anyio
 
@@ -234,3 +235,38 @@ async def test_a_job_made_from_a_cron_job_has_every_field_of_its_pods(cluster: A
     assert made["template"]["spec"] == stored["template"]["spec"]
     for field in ("backoffLimit", "podFailurePolicy", "ttlSecondsAfterFinished"):
         assert made[field] == job[field]
+
+
+class Dialler:
+    """A kubelet that knows where each pod's ports are: on this machine."""
+
+    def address(self, namespace: str, pod: str, port: int) -> tuple[str, int]:
+        return "127.0.0.1", port
+
+
+async def test_port_forward_carries_connections_side_by_side(cluster: Any) -> None:
+    async def answer(stream: SocketStream) -> None:
+        async with stream:
+            await stream.send((await stream.receive()).upper() * 10_000)
+
+    cluster.server.node = Dialler()
+    api = Api(cluster.server)
+    await api.post(PODS, pod("p", nodeName="n"))
+    await api.patch(f"{PODS}/p/status", {"status": {"phase": "Running"}})
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        async with cluster.running("port-forward", "pod/p", f":{port}") as lines:
+            local = int((await anext(lines)).split(":")[1].split(" ")[0])
+
+            async def ask(word: bytes) -> None:
+                async with await anyio.connect_tcp("127.0.0.1", local) as stream:
+                    await stream.send(word)
+                    said = b"".join([chunk async for chunk in stream])
+                assert said == word.upper() * 10_000
+
+            with anyio.fail_after(30):
+                async with anyio.create_task_group() as clients:
+                    for number in range(10):
+                        clients.start_soon(ask, f"w{number}.".encode())
+        tasks.cancel_scope.cancel()

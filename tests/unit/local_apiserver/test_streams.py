@@ -149,7 +149,9 @@ async def test_a_pod_takes_no_ephemeral_containers_as_nothing_would_run_them(api
     await running_pod(api, Node())
     body = {"spec": {"ephemeralContainers": [{"name": "debug", "image": "agentops:1"}]}}
     reply = await api.patch(f"{PODS}/p/ephemeralcontainers", body, "strategic")
-    assert (reply.status, reply.body) == (404, b"404 page not found\n")
+    assert reply.status == 501
+    assert "kubectl debug --copy-to" in reply.message
+    assert "ephemeralContainers" not in (await api.get(f"{PODS}/p")).body["spec"]
 
 
 async def test_a_container_must_be_named_when_there_are_two(api: Api) -> None:
