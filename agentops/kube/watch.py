@@ -122,6 +122,7 @@ _managed = msgspec.json.Decoder(_ManagedObject)
 def decode_event(line: bytes) -> WatchEvent:
     """One line of a watch stream. Raises MalformedObject."""
     try:
+        _refuse_bad_text(line)
         envelope = _envelope.decode(line)
         raw = bytes(envelope.object)  # a Raw would keep the whole chunk alive
         if envelope.type == "ERROR":
@@ -132,9 +133,16 @@ def decode_event(line: bytes) -> WatchEvent:
     return WatchEvent(envelope.type, parsed.metadata, parsed.kind, raw)
 
 
+def _refuse_bad_text(data: bytes) -> None:
+    """What is only skipped over is not checked by the decoder, and would fail whoever reads it later."""
+    if not data.isascii():
+        data.decode()
+
+
 def decode_list(body: bytes) -> ListPage:
     """One page of a list answer. Raises MalformedObject, also for a `Table`."""
     try:
+        _refuse_bad_text(body)
         page = _list.decode(body)
         if page.kind == "Table":
             raise MalformedObject("the server answered a list with a Table; a proxy rewrites the Accept header")

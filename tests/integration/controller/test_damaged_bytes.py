@@ -12,7 +12,7 @@ from agentops.kube.kinds import POD
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.xfail(strict=True, reason="an object with bytes that are not UTF-8 ends the manager")
+@pytest.mark.guarantee("WA11")
 async def test_event_that_is_not_utf8_is_listed_again_and_does_not_end_the_manager():
     transport = ScriptedTransport()
     transport.on("GET", "/api/v1/pods", listing(1, pod("a", 1)), listing(3, pod("a", 3)))
