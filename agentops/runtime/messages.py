@@ -21,7 +21,12 @@ class TextPart:
 
 @frozen
 class ReasoningPart:
+    """What the model thought. `signature` is the provider's proof of it, sent back unchanged; with
+    `redacted` it holds the thought itself, which only the provider can read."""
+
     text: str
+    signature: str = ""
+    redacted: bool = False
 
 
 @frozen
@@ -88,8 +93,9 @@ def _part_to_wire(part: Part) -> dict[str, Any]:
     match part:
         case TextPart(text):
             return {"type": "text", "text": text}
-        case ReasoningPart(text):
-            return {"type": "reasoning", "text": text}
+        case ReasoningPart(text, signature, redacted):
+            signed = {"signature": signature} if signature else {}
+            return {"type": "reasoning", "text": text} | signed | ({"redacted": True} if redacted else {})
         case ToolCallPart(call_id, name, arguments):
             return {
                 "type": "tool-call",
@@ -115,7 +121,7 @@ def _part_from_wire(data: Mapping[str, Any]) -> Part | None:
         case "text":
             return TextPart(data.get("text", ""))
         case "reasoning":
-            return ReasoningPart(data.get("text", ""))
+            return ReasoningPart(data.get("text", ""), data.get("signature", ""), data.get("redacted", False))
         case "tool-call":
             return ToolCallPart(data["tool_call_id"], data.get("tool_name", ""), data.get("input", "{}"))
         case "tool-result":

@@ -37,6 +37,8 @@ from agentops.runtime.providers.base import (
     FinishReason,
     ProviderWarning,
     ReasoningDelta,
+    ReasoningSignature,
+    Source,
     TextDelta,
     ToolInputDelta,
     ToolInputStart,
@@ -71,6 +73,7 @@ class _Block:
     id: str
     tool_name: str = ""
     text: list[str] = field(factory=list)
+    signature: ReasoningSignature | None = None
     closed: bool = False
     complete: bool = False
     """A tool call whose arguments ended, so that it may run."""
@@ -248,6 +251,10 @@ class Turn:
                 self._grow("text", text)
             case ReasoningDelta(text):
                 self._grow("reasoning", text)
+            case ReasoningSignature():
+                self._sign(delta)
+            case Source(source_id, source_type, url, title):
+                self._emit(EventType.SOURCE, id=source_id, source_type=source_type, url=url, title=title)
             case ToolInputStart(call_id, name):
                 self._close_open()
                 block = _Block("tool", self._unique(call_id), name)
@@ -264,6 +271,11 @@ class Turn:
                 self._finish_stream(delta)
 
     def _grow(self, kind: Literal["text", "reasoning"], text: str) -> None:
+        block = self._growing(kind)
+        block.text.append(text)
+        self._emit(f"{kind}_delta", id=block.id, delta=text)
+
+    def _growing(self, kind: Literal["text", "reasoning"]) -> _Block:
         block = self._blocks[-1] if self._blocks else None
         if block is None or block.closed or block.kind != kind:
             self._close_open()
@@ -271,8 +283,14 @@ class Turn:
             block = _Block(kind, f"{kind[0]}{self._counter}")
             self._blocks.append(block)
             self._emit(f"{kind}_start", id=block.id)
-        block.text.append(text)
-        self._emit(f"{kind}_delta", id=block.id, delta=text)
+        return block
+
+    def _sign(self, signature: ReasoningSignature) -> None:
+        """The thought is whole; what is hidden (redacted, or not shown) is a block without text."""
+        if signature.redacted:
+            self._close_open()
+        self._growing("reasoning").signature = signature
+        self._close_open()
 
     def _grow_tool(self, call_id: str, text: str) -> None:
         block = next((block for block in self._blocks if block.id == call_id), None)
@@ -372,6 +390,8 @@ class Turn:
             if block.kind == "tool":
                 if block.complete:
                     parts.append(ToolCallPart(block.id, block.tool_name, block.value or "{}"))
+            elif block.signature is not None:
+                parts.append(ReasoningPart(block.value, block.signature.signature, block.signature.redacted))
             elif block.value:
                 parts.append(TextPart(block.value) if block.kind == "text" else ReasoningPart(block.value))
         if parts:

@@ -45,6 +45,27 @@ class ReasoningDelta:
 
 
 @frozen
+class ReasoningSignature:
+    """Ends a piece of reasoning and has to go back to the provider unchanged (`ReasoningPart.signature`).
+
+    With `redacted` it is the reasoning itself, in a form only the provider can read.
+    """
+
+    signature: str
+    redacted: bool = False
+
+
+@frozen
+class Source:
+    """Something the answer cites. `id` is unique within the call; `url` is empty for a document without one."""
+
+    id: str
+    source_type: Literal["url", "document"]
+    url: str
+    title: str = ""
+
+
+@frozen
 class ToolInputStart:
     """A tool call begins; `id` is unique within the turn."""
 
@@ -74,7 +95,16 @@ class ProviderWarning:
     text: str
 
 
-Delta = TextDelta | ReasoningDelta | ToolInputStart | ToolInputDelta | Finish | ProviderWarning
+Delta = (
+    TextDelta
+    | ReasoningDelta
+    | ReasoningSignature
+    | Source
+    | ToolInputStart
+    | ToolInputDelta
+    | Finish
+    | ProviderWarning
+)
 
 
 class Adapter(Protocol):

@@ -19,6 +19,7 @@ def test_a_message_survives_the_wire() -> None:
     for message in (
         user("hi"),
         Message("assistant", (ReasoningPart("hm"), TextPart("so"), ToolCallPart("c1", "ls", '{"path":"."}'))),
+        Message("assistant", (ReasoningPart("hm", "sig"), ReasoningPart("", "sealed", redacted=True), TextPart("so"))),
         Message("tool", (ToolResultPart("c1", "ls", "a\nb", False, '{"ui":"file-tree"}'),)),
         Message("tool", (ToolResultPart("c1", "ls", "no", True),)),
     ):

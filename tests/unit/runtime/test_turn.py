@@ -13,12 +13,14 @@ from agentops.api.runs import Usage
 from agentops.runtime.budget import plan
 from agentops.runtime.errors import ProviderFault
 from agentops.runtime.events import Emitter, EventLog, Numbering
-from agentops.runtime.messages import ToolResultPart
+from agentops.runtime.messages import ReasoningPart, ToolResultPart
 from agentops.runtime.metrics import RuntimeMetrics
 from agentops.runtime.providers.base import (
     CallOptions,
     Finish,
     ReasoningDelta,
+    ReasoningSignature,
+    Source,
     TextDelta,
     ToolInputDelta,
     ToolInputStart,
@@ -191,3 +193,31 @@ async def test_a_failure_before_the_first_word_still_ends_the_step(make: Any) ->
     turn.stop("failed", str(failure.value), reason="Error", retryable=False)
     assert types(log) == ["agent_start", "step_start", "stream_finish", "step_finish", "agent_error"]
     assert turn.messages[-1].role == "assistant"
+
+
+async def test_signed_thoughts_are_kept_for_the_next_call_and_sources_are_shown(make: Any) -> None:
+    first = [
+        ReasoningDelta("hm"),
+        ReasoningSignature("sig1"),
+        ReasoningDelta("so"),
+        ReasoningSignature("sig2"),
+        ReasoningSignature("sealed", redacted=True),
+        ToolInputStart("c1", "look"),
+        CALLS,
+    ]
+    last = [Source("s1", "url", "https://e.org", "E"), TextDelta("Done."), STOP]
+    turn, log, adapter = make(first, last, tools=(Slow("look", True),))
+    await turn.run()
+    thought = adapter.calls[1][2][1].content[:3]
+    assert thought == (
+        ReasoningPart("hm", "sig1"),
+        ReasoningPart("so", "sig2"),
+        ReasoningPart("", "sealed", redacted=True),
+    )
+    assert types(log)[2:10] == [
+        *("reasoning_start", "reasoning_delta", "reasoning_end"),
+        *("reasoning_start", "reasoning_delta", "reasoning_end"),
+        *("reasoning_start", "reasoning_end"),
+    ]
+    [source] = bodies(log, "source")
+    assert (source["source_type"], source["url"], source["title"]) == ("url", "https://e.org", "E")
