@@ -20,12 +20,15 @@ from agentops.runtime.providers.base import (
     Delta,
     Finish,
     FinishReason,
+    ProviderWarning,
     ReasoningDelta,
+    Source,
     TextDelta,
     ToolInputDelta,
     ToolInputStart,
     ToolSpec,
 )
+from agentops.runtime.providers.faults import RETRYABLE_STATUS, detail, kind_of, retry_after, short, tool_input
 from agentops.telemetry import tracing
 
 if TYPE_CHECKING:
@@ -38,7 +41,6 @@ _FINISH: Mapping[str, FinishReason] = {
     "tool_calls": "tool-calls",
     "function_call": "tool-calls",
 }
-_RETRYABLE_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
 
 class OpenAICompatAdapter:
@@ -110,22 +112,29 @@ class OpenAICompatAdapter:
             answering = True
             async with response:
                 reader = _StreamReader(self._new_id)
+                # Warnings are never the first thing of a call that may still be retried.
+                waiting: list[Delta] = [*self._warnings(messages, options)]
                 async for chunk in response:
-                    for delta in reader.feed(chunk):
+                    deltas = reader.feed(chunk)
+                    if deltas and waiting:
+                        deltas, waiting = [*waiting, *deltas], []
+                    for delta in deltas:
                         yield delta
                 if not reader.finished:  # half an answer must not pass for a whole one
                     raise self._broken(model, "the stream ended early")
+                for delta in [*waiting, *self._tier_warning(reader.service_tier)]:
+                    yield delta
                 yield reader.finish()
         except self._openai.APIConnectionError as error:
             if isinstance(error.__cause__, ProviderFault):  # from our OAuth2, wrapped by the SDK
                 raise error.__cause__ from None
             if answering:
-                raise self._broken(model, _short(error.__cause__ or error)) from error
+                raise self._broken(model, short(error.__cause__ or error)) from error
             raise self._fault(error, model) from error
         except self._openai.APIError as error:
             raise self._fault(error, model) from error
         except httpx2.HTTPError as error:
-            raise self._broken(model, _short(error)) from error
+            raise self._broken(model, short(error)) from error
         except orjson.JSONDecodeError as error:
             raise self._bad_reply(model, error) from error
         except ValueError as error:  # the SDK's decoder: json.JSONDecodeError is a ValueError
@@ -143,7 +152,7 @@ class OpenAICompatAdapter:
     def _bad_reply(self, model: str, error: Exception) -> ProviderReplyFault:
         return ProviderReplyFault(
             f"provider {self.provider}: {self._base_url} did not answer in the chat completions format "
-            f"({_short(error)}); check baseURL (it usually ends in /v1)",
+            f"({short(error)}); check baseURL (it usually ends in /v1)",
             provider=self.provider,
             model=model,
         )
@@ -173,7 +182,7 @@ class OpenAICompatAdapter:
                 }
                 for tool in tools
             ]
-        if options.temperature is not None:
+        if options.temperature is not None and not self._refuses_temperature(options):
             request["temperature"] = options.temperature
         if options.max_output_tokens is not None:
             # api.openai.com refuses max_tokens for its newer models; compatible servers know only that one.
@@ -182,6 +191,25 @@ class OpenAICompatAdapter:
         if self._extra:
             request["extra_body"] = self._extra
         return request
+
+    def _refuses_temperature(self, options: CallOptions) -> bool:
+        """api.openai.com answers 400 to a temperature beside reasoning; compatible servers take both."""
+        reasons = self._extra.get("reasoning_effort") not in (None, "none")
+        return self.kind == "openai" and reasons and options.temperature not in (None, 1)
+
+    def _warnings(self, messages: Sequence[Message], options: CallOptions) -> list[ProviderWarning]:
+        if messages and messages[-1].role == "tool":  # said when the turn began
+            return []
+        if not self._refuses_temperature(options):
+            return []
+        text = f"temperature {options.temperature} is left out: the API refuses it together with reasoningEffort"
+        return [ProviderWarning(f"provider {self.provider}: {text}")]
+
+    def _tier_warning(self, served: str | None) -> list[ProviderWarning]:
+        wanted = self._extra.get("service_tier")
+        if wanted in (None, "auto") or served in (None, wanted):
+            return []
+        return [ProviderWarning(f"provider {self.provider}: served in tier {served}, not in {wanted} (serviceTier)")]
 
     def _fault(self, error: openai.APIError, model: str) -> ProviderFault:
         """The SDK's exception as ours: one sentence naming provider, endpoint and fix."""
@@ -195,7 +223,7 @@ class OpenAICompatAdapter:
                 kind="timeout",
             )
         if isinstance(error, self._openai.APIConnectionError):
-            cause = _short(error.__cause__ or error)
+            cause = short(error.__cause__ or error)
             return ProviderFault(
                 f"{where}: cannot connect: {cause}; check the provider's baseURL and that it is up",
                 provider=self.provider,
@@ -206,12 +234,12 @@ class OpenAICompatAdapter:
         if not isinstance(error, self._openai.APIStatusError):  # an error object inside the stream
             status = _status_in_body(error)
             return ProviderFault(
-                f"{where}: model {model} failed: {_short(error)}",
+                f"{where}: model {model} failed: {short(error)}",
                 provider=self.provider,
                 model=model,
                 status=status,
-                retryable=status is None or status in _RETRYABLE_STATUS,
-                kind=_kind(status),
+                retryable=status is None or status in RETRYABLE_STATUS,
+                kind=kind_of(status),
             )
         status = error.status_code
         if status in (401, 403):
@@ -224,13 +252,13 @@ class OpenAICompatAdapter:
             )
         hint = f"; check that model {model} exists there and baseURL is right" if status == 404 else ""
         return ProviderFault(
-            f"{where}: HTTP {status} from model {model}: {_detail(error)}{hint}",
+            f"{where}: HTTP {status} from model {model}: {detail(error.body, error.message)}{hint}",
             provider=self.provider,
             model=model,
             status=status,
-            retryable=status in _RETRYABLE_STATUS,
-            retry_after_s=_retry_after(error.response),
-            kind=_kind(status),
+            retryable=status in RETRYABLE_STATUS,
+            retry_after_s=retry_after(error.response),
+            kind=kind_of(status),
         )
 
 
@@ -245,9 +273,12 @@ class _StreamReader:
         self._reason: FinishReason | None = None
         self._usage = Usage()
         self._response_id = ""
+        self._sources = 0
+        self.service_tier: str | None = None
 
     def feed(self, chunk: Any) -> list[Delta]:
         self._response_id = getattr(chunk, "id", None) or self._response_id
+        self.service_tier = getattr(chunk, "service_tier", None) or self.service_tier
         if getattr(chunk, "usage", None) is not None:
             self._usage = _usage(chunk.usage)
         deltas: list[Delta] = []
@@ -259,11 +290,21 @@ class _StreamReader:
                     deltas.append(ReasoningDelta(reasoning))
                 if delta.content:
                     deltas.append(TextDelta(delta.content))
+                for note in getattr(delta, "annotations", None) or ():
+                    deltas.extend(self._source(note))
                 for call in delta.tool_calls or ():
                     deltas.extend(self._tool(call))
             if choice.finish_reason:
                 self._reason = _FINISH.get(choice.finish_reason, "other")
         return deltas
+
+    def _source(self, note: Any) -> list[Delta]:
+        """Annotations are not in the SDK's types: they arrive as the JSON they are."""
+        cited = note.get("url_citation") if isinstance(note, dict) else None
+        if not isinstance(cited, dict) or not cited.get("url"):
+            return []
+        self._sources += 1
+        return [Source(f"source{self._sources}", "url", str(cited["url"]), str(cited.get("title") or ""))]
 
     def _tool(self, call: Any) -> list[Delta]:
         deltas: list[Delta] = []
@@ -305,22 +346,12 @@ def _message_to_wire(message: Message) -> list[dict[str, Any]]:
             {
                 "id": call.tool_call_id,
                 "type": "function",
-                "function": {"name": call.tool_name, "arguments": _arguments(call.input)},
+                "function": {"name": call.tool_name, "arguments": orjson.dumps(tool_input(call.input)).decode()},
             }
             for call in calls
         ]
         wire["content"] = text or None
     return [wire]
-
-
-def _arguments(text: str) -> str:
-    """The model's own text when it is a JSON object. Servers that parse it would refuse anything else."""
-    try:
-        if isinstance(orjson.loads(text), dict):
-            return text
-    except orjson.JSONDecodeError:
-        return orjson.dumps({"malformed": text}).decode() if text.strip() else "{}"
-    return orjson.dumps({"malformed": text}).decode()
 
 
 def _usage(usage: Any) -> Usage:
@@ -332,46 +363,12 @@ def _usage(usage: Any) -> Usage:
         output_tokens=received,
         total_tokens=sent + received,
         reasoning_tokens=getattr(output_details, "reasoning_tokens", None) or 0,
+        cache_creation_tokens=getattr(prompt_details, "cache_write_tokens", None) or 0,
         cache_read_tokens=getattr(prompt_details, "cached_tokens", None) or 0,
     )
-
-
-def _kind(status: int | None) -> str:
-    if status == 429:
-        return "rate_limited"
-    if status == 404:
-        return "not_found"
-    if status in (408, 504):
-        return "timeout"
-    if status is not None and status >= 500:
-        return "server_error"
-    return "bad_request" if status is not None else "error"
 
 
 def _status_in_body(error: openai.APIError) -> int | None:
     body = error.body
     code = body.get("code") if isinstance(body, dict) else None
     return int(code) if isinstance(code, int | str) and str(code).isdigit() else None
-
-
-def _detail(error: openai.APIStatusError) -> str:
-    body = error.body
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        message = inner.get("message") if isinstance(inner, dict) else inner
-        if isinstance(message, str) and message:
-            return _short(message)
-    return _short(error.message)
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    value = response.headers.get("retry-after")
-    try:
-        return max(0.0, float(value)) if value else None
-    except ValueError:  # an HTTP date: the backoff is good enough
-        return None
-
-
-def _short(error: object) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:299] + "…"
