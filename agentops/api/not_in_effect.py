@@ -20,7 +20,6 @@ _FIELDS: dict[type, tuple[str, ...]] = {
         "spec.enableQuestionTool",
         "spec.permissionTools",
         "spec.podTemplate",
-        "spec.providerRefs[].overrides.anthropic",
         "spec.providerRefs[].overrides.google",
         "spec.resourceBindings",
         "spec.schedule",
@@ -39,7 +38,6 @@ _FIELDS: dict[type, tuple[str, ...]] = {
         "spec.config.bedrock",
         "spec.config.useResponsesAPI",
         "spec.config.vertex",
-        "spec.defaults.anthropic",
         "spec.defaults.google",
         "spec.endpoint.secretHeaders",
     ),
@@ -49,7 +47,7 @@ _FIELDS: dict[type, tuple[str, ...]] = {
 _WHOLE = (AgentTool, AgentResource, Channel)
 """Kinds without a reconciler yet."""
 
-PROVIDER_TYPES_IN_EFFECT = ("openai", "openaicompat", "openrouter")
+PROVIDER_TYPES_IN_EFFECT = ("anthropic", "openai", "openaicompat", "openrouter")
 """Types the runtime has an adapter for."""
 
 

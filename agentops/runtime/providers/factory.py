@@ -25,7 +25,9 @@ from agentops.values.clock import Clock
 log = get_logger("runtime.models")
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
-SUPPORTED = ("openaicompat", "openai", "openrouter")
+SUPPORTED = ("openaicompat", "openai", "openrouter", "anthropic")
+OPENROUTER_HEADERS = {"X-Title": "AgentOps"}
+"""How OpenRouter's pages name the caller; a Provider's headers replace them."""
 TIMEOUT = httpx2.Timeout(300.0, connect=10.0, write=60.0, pool=10.0)
 """Reading waits five minutes: local models think long before the first token."""
 
@@ -109,6 +111,11 @@ class AdapterFactory:
             )
         if provider.type == "openaicompat" and not provider.base_url:
             raise ConfigFault(f"provider {provider.name}: type openaicompat needs baseURL")
+        if provider.type == "anthropic" and (provider.bedrock or provider.vertex is not None):
+            raise ConfigFault(
+                f"provider {provider.name}: Anthropic on Bedrock or Vertex is not served by this runtime yet; "
+                "remove config.bedrock and config.vertex and set apiKeySecret"
+            )
         variable = api_key_variable(provider)
         key = self._env.get(variable, "").strip()
         needs_key = provider.oauth2 is None and (provider.type != "openaicompat" or provider.api_key_env is not None)
@@ -117,6 +124,13 @@ class AdapterFactory:
                 f"provider {provider.name}: environment variable {variable} is empty or not set; "
                 "check the Secret named in the Provider's apiKeySecret"
             )
+        key_source = (
+            f"the client of {provider.oauth2.token_url}"
+            if provider.oauth2
+            else f"environment variable {variable} (the Provider's apiKeySecret)"
+        )
+        if provider.type == "anthropic":
+            return self._anthropic(provider, "" if provider.oauth2 else key, key_source)
         try:
             from agentops.runtime.providers.openaicompat import OpenAICompatAdapter
 
@@ -125,21 +139,36 @@ class AdapterFactory:
                 kind=provider.type,
                 base_url=provider.base_url or (OPENROUTER_URL if provider.type == "openrouter" else None),
                 api_key="" if provider.oauth2 else key,
-                key_source=(
-                    f"the client of {provider.oauth2.token_url}"
-                    if provider.oauth2
-                    else f"environment variable {variable} (the Provider's apiKeySecret)"
-                ),
+                key_source=key_source,
                 http_client=self._http_client(timeout=TIMEOUT, auth=self._auth(provider)),
                 organization=provider.organization,
                 project=provider.project,
-                headers=provider.headers,
+                headers=(OPENROUTER_HEADERS if provider.type == "openrouter" else {}) | provider.headers,
                 extra_body=_call_defaults(provider),
                 new_id=self._new_id,
             )
         except ImportError as error:
             raise ConfigFault(
                 f"provider {provider.name}: the openai package cannot be imported ({error}); "
+                "install agentops-platform[runtime]"
+            ) from error
+
+    def _anthropic(self, provider: ProviderConfig, key: str, key_source: str) -> Adapter:
+        try:
+            from agentops.runtime.providers.anthropic import AnthropicAdapter
+
+            return AnthropicAdapter(
+                provider.name,
+                base_url=provider.base_url,
+                api_key=key,
+                key_source=key_source,
+                http_client=self._http_client(timeout=TIMEOUT, auth=self._auth(provider)),
+                headers=provider.headers,
+                defaults=provider.call_defaults.get("anthropic", {}),
+            )
+        except ImportError as error:
+            raise ConfigFault(
+                f"provider {provider.name}: the anthropic package cannot be imported ({error}); "
                 "install agentops-platform[runtime]"
             ) from error
 

@@ -45,7 +45,7 @@ def test_a_field_written_out_at_its_default_is_not_reported() -> None:
 
 
 def test_a_provider_of_a_type_without_adapter_says_so() -> None:
-    assert not_in_effect(decode(Provider, {"metadata": {}, "spec": {"type": "anthropic"}})) == ("spec.type",)
+    assert not_in_effect(decode(Provider, {"metadata": {}, "spec": {"type": "google"}})) == ("spec.type",)
     local = {"type": "openaicompat", "endpoint": {"baseURL": "http://m"}}
     assert not_in_effect(decode(Provider, {"metadata": {}, "spec": local})) == ()
 
