@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def test_short_soak_misses_nothing(tmp_path):
-    spec = "reset-after p=0.5; truncate p=0.2; throttle verb=get p=0.3; split p=0.5; duplicate p=0.5"
+    spec = "reset-after p=0.2; truncate p=0.1; throttle verb=get p=0.3; split p=0.5; duplicate p=0.5"
     figures_file = str(tmp_path / "figures")
     args = ["--minutes", "0.05", "--objects", "30", "--json", figures_file, "--spec", spec]
     done = subprocess.run(
