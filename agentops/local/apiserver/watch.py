@@ -27,6 +27,8 @@ from agentops.local.apiserver.writes import Writer
 from agentops.values.clock import Clock
 
 _BOOKMARK_S = 60.0
+_QUEUE_BYTES = 8 * 1024 * 1024
+"""What a watch nobody reads may hold, beside `queue_size` events: a few big objects are as bad as many small ones."""
 _INITIAL_EVENTS_END = {"k8s.io/initial-events-end": "true"}
 
 
@@ -46,6 +48,7 @@ class Watcher:
     ended: bool = False
     _lines: deque[bytes | Event] = field(factory=deque)
     _wake: anyio.Event = field(factory=anyio.Event)
+    _queued_bytes: int = 0
 
     def offer(self, event: Event) -> None:
         """Take one event of the store, if it is any of ours."""
@@ -59,12 +62,14 @@ class Watcher:
         self.revision = event.revision
         if line is None:
             return
-        if len(self._lines) >= self.queue_size:
+        size = len(line) if isinstance(line, bytes) else 0
+        if len(self._lines) >= self.queue_size or (self._lines and self._queued_bytes + size > _QUEUE_BYTES):
             self.overflowed = True
             self._lines.clear()
             self.end()
             return
         self._lines.append(line)
+        self._queued_bytes += size
         self._wake.set()
 
     def end(self) -> None:
@@ -97,6 +102,8 @@ class Watcher:
         chunk: list[bytes] = []
         while self._lines:
             item = self._lines.popleft()
+            if isinstance(item, bytes):
+                self._queued_bytes -= len(item)
             chunk.append(item if isinstance(item, bytes) else await self._decided(item))
         return b"".join(chunk)
 

@@ -302,3 +302,16 @@ async def test_history_is_forgotten_after_five_minutes(api: Api, anyio_backend: 
 
 
 _SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
+
+
+async def test_a_reader_too_slow_for_big_objects_is_cut_off_by_bytes() -> None:
+    with make_server() as server:
+        api = Api(server)
+        revision = server.store.revision
+        watch = await api.watch(f"{CONFIG_MAPS}?resourceVersion={revision}")
+        await api.post(CONFIG_MAPS, config_map("first"))
+        assert await watch.take(1) == [("ADDED", "first")]
+        for number in range(12):
+            await api.post(CONFIG_MAPS, config_map(f"big{number}", k="x" * 1_000_000))
+        assert len(await watch.rest()) < 12
+        await watch.close()
