@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -213,6 +214,8 @@ class Authenticator:
     def __init__(self, tokens: Tokens, admin_token: str | None) -> None:
         self._tokens = tokens
         self._admin_token = admin_token
+        self.impersonation: Callable[[User, str, tuple[str, ...]], errors.ApiFailure | None] | None = None
+        """Why a user may not act as another in the groups asked for; without it only system:masters may."""
 
     def authenticate(self, request: Request) -> User:
         user = request.user
@@ -237,17 +240,24 @@ class Authenticator:
         name = request.header("impersonate-user")
         if not name:
             return user
-        if "system:masters" not in user.groups:
+        if self.impersonation is not None:
+            refused = self.impersonation(user, name, self._asked_groups(request))
+            if refused is not None:
+                raise refused
+        elif "system:masters" not in user.groups:
             raise errors.forbidden(
                 f'users "{name}" is forbidden: User "{user.name}" cannot impersonate resource "users" in API '
                 f'group "" at '
                 "the cluster scope"
             )
-        asked = tuple(g for g in request.header("impersonate-group").split("\n") if g)
-        groups = dict.fromkeys(asked)
+        groups = dict.fromkeys(self._asked_groups(request))
         if name.startswith("system:serviceaccount:"):
             namespace = name.split(":")[2]
             groups.setdefault("system:serviceaccounts")
             groups.setdefault(f"system:serviceaccounts:{namespace}")
         groups.setdefault("system:unauthenticated" if name == "system:anonymous" else "system:authenticated")
         return User(name, tuple(groups), request.header("impersonate-uid"))
+
+    @staticmethod
+    def _asked_groups(request: Request) -> tuple[str, ...]:
+        return tuple(g for g in request.header("impersonate-group").split("\n") if g)

@@ -34,8 +34,6 @@ _ALL_RULES: Rules = [
 class RbacAuthorizer:
     """The union of every binding's rules. Stateless beside the store."""
 
-    allowed_because = ""
-
     def __init__(self, store: Store) -> None:
         self._store = store
 
@@ -85,6 +83,18 @@ class RbacAuthorizer:
                 f"RBAC permissions not currently held:\n" + "\n".join(_compact(rule) for rule in missing),
                 {"name": name, "group": GROUP, "kind": own},
             )
+
+    def impersonation_refused(self, user: User, name: str, groups: tuple[str, ...]) -> ApiFailure | None:
+        """Why `user` may not act as `name` in `groups`; None when it may."""
+        asked = [Attributes("impersonate", resource="users", name=name)]
+        if name.startswith("system:serviceaccount:") and name.count(":") == 3:
+            _, _, namespace, account = name.split(":")
+            asked = [Attributes("impersonate", resource="serviceaccounts", namespace=namespace, name=account)]
+        asked += [Attributes("impersonate", resource="groups", name=group) for group in groups]
+        for attributes in asked:
+            if self.refuse(user, attributes) is not None:
+                return forbidden_message(user, attributes)
+        return None
 
     def _rules_of(self, user: User, namespace: str) -> Iterator[Object]:
         if "system:masters" in user.groups:
@@ -186,21 +196,6 @@ def _compact(rule: Object) -> str:
     )  # fmt: skip
     parts = [f"{shown}:[" + " ".join(f'"{v}"' for v in rule[key]) + "]" for key, shown in labels if key in rule]
     return "{" + ", ".join(parts) + "}"
-
-
-def impersonation_refused(
-    authorizer: RbacAuthorizer, user: User, name: str, groups: tuple[str, ...]
-) -> ApiFailure | None:
-    """Why `user` may not act as `name` in `groups`; None when it may."""
-    asked = [Attributes("impersonate", resource="users", name=name)]
-    if name.startswith("system:serviceaccount:") and name.count(":") == 3:
-        _, _, namespace, account = name.split(":")
-        asked = [Attributes("impersonate", resource="serviceaccounts", namespace=namespace, name=account)]
-    asked += [Attributes("impersonate", resource="groups", name=group) for group in groups]
-    for attributes in asked:
-        if authorizer.refuse(user, attributes) is not None:
-            return forbidden_message(user, attributes)
-    return None
 
 
 # what every cluster has

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentops.local.apiserver.auth import AUDIENCE, Attributes, Authenticator, Authorizer
+from agentops.local.apiserver.auth import AUDIENCE, AllowAuthenticated, Attributes, Authenticator, Authorizer
 from agentops.local.apiserver.http import User
 
 Object = dict[str, Any]
@@ -61,7 +61,9 @@ class Reviews:
             attributes = Attributes(other.get("verb", ""), path=other.get("path", ""), is_resource=False)
         why = self.authorizer.refuse(user, attributes)
         if why is None:
-            return {"allowed": True, "reason": "every authenticated user is allowed on this development plane"}
+            if isinstance(self.authorizer, AllowAuthenticated):
+                return {"allowed": True, "reason": "every authenticated user is allowed on this development plane"}
+            return {"allowed": True}
         return {"allowed": False, **({"reason": why} if why else {})}
 
     def _token(self, spec: Object) -> Object:

@@ -59,6 +59,7 @@ from agentops.local.apiserver.node import NodeStreams
 from agentops.local.apiserver.node_streams import NodeDoor
 from agentops.local.apiserver.openapi import OpenApi
 from agentops.local.apiserver.patching import applied_object, patch_function, patch_type
+from agentops.local.apiserver.rbac import RbacAuthorizer
 from agentops.local.apiserver.reads import Reader, Selection, check_not_future, parse_revision
 from agentops.local.apiserver.render import Renderer, negotiate
 from agentops.local.apiserver.resources import Registry, Resource
@@ -161,6 +162,7 @@ class ApiServer:
         self.authenticator = Authenticator(self.tokens, self.options.admin_token)
         self._authorizer: Authorizer = authorizer or AllowAuthenticated()
         self._reviews = Reviews(self.authenticator, self._authorizer)
+        self.authorizer = self._authorizer
         self._door = NodeDoor(self.store)
         self._door.node = node
         self._subresources = Subresources(self)
@@ -250,6 +252,9 @@ class ApiServer:
     @authorizer.setter
     def authorizer(self, authorizer: Authorizer) -> None:
         self._authorizer = self._reviews.authorizer = authorizer
+        rbac = authorizer if isinstance(authorizer, RbacAuthorizer) else None
+        self.authenticator.impersonation = rbac.impersonation_refused if rbac else None
+        self.writer.may_grant = rbac.check_escalation if rbac else None
 
     # requests
 

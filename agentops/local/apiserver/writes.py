@@ -80,6 +80,8 @@ class Writer:
     service_cidr: str = "127.96.0.0/16"
     require_service_account: bool = True
     namespace_exempt: tuple[str, ...] = field(default=())
+    may_grant: Callable[[User, str, str, Object], None] | None = None
+    """Asked before a role or binding is stored (user, kind, namespace, object); raises ApiFailure 403."""
 
     # create
 
@@ -151,6 +153,8 @@ class Writer:
             )
         if options.admission is not None:
             options.admission.validate(resource, options, obj, None)
+        if self.may_grant is not None and resource.group == "rbac.authorization.k8s.io":
+            self.may_grant(options.user, kind.kind, namespace, obj)
         if self.store.get(resource.storage, namespace if kind.namespaced else "", name) is not None:
             raise errors.already_exists(kind.group, kind.plural, name)
         if options.dry_run:
@@ -232,6 +236,8 @@ class Writer:
             track_update(old, new, resource.schema, who, reset=reset, client_managed=client_managed)
         if self._same(new, old):
             return old
+        if self.may_grant is not None and resource.group == "rbac.authorization.k8s.io":
+            self.may_grant(options.user, kind.kind, namespace, new)
         if options.dry_run:
             return new
         if self._finished(new):

@@ -9,7 +9,7 @@ from support.apiserver import CONFIG_MAPS, PODS, Api, config_map
 
 from agentops.local.apiserver import ApiServer, User
 from agentops.local.apiserver.errors import ApiFailure
-from agentops.local.apiserver.rbac import RbacAuthorizer, ensure_roles, impersonation_refused
+from agentops.local.apiserver.rbac import RbacAuthorizer, ensure_roles
 
 pytestmark = pytest.mark.anyio
 
@@ -141,10 +141,27 @@ async def test_nobody_grants_what_he_does_not_hold(guarded: Api) -> None:
 
 async def test_acting_as_somebody_needs_the_verb_for_user_and_groups(guarded: Api) -> None:
     rbac = rbac_of(guarded.server)
-    refused = impersonation_refused(rbac, ANN, "system:serviceaccount:default:bot", ())
+    refused = rbac.impersonation_refused(ANN, "system:serviceaccount:default:bot", ())
     assert refused is not None
     assert 'cannot impersonate resource "serviceaccounts"' in refused.message
     subject = {"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}
     await grant(guarded, [rule(["impersonate"], ["serviceaccounts"])], subject)
-    assert impersonation_refused(rbac, ANN, "system:serviceaccount:default:bot", ()) is None
-    assert impersonation_refused(rbac, ANN, "system:serviceaccount:default:bot", ("system:masters",)) is not None
+    assert rbac.impersonation_refused(ANN, "system:serviceaccount:default:bot", ()) is None
+    assert rbac.impersonation_refused(ANN, "system:serviceaccount:default:bot", ("system:masters",)) is not None
+
+
+async def test_as_another_user_a_request_has_that_users_rights(guarded: Api) -> None:
+    assert (await guarded.get(PODS, impersonate_user="ann")).status == 403
+    assert (await Api(guarded.server, ANN).get(PODS, impersonate_user="root")).message == (
+        'users "root" is forbidden: User "ann" cannot impersonate resource "users" in API group "" at the cluster scope'
+    )
+
+
+async def test_a_role_write_that_grants_more_is_refused_and_nothing_is_stored(guarded: Api) -> None:
+    roles = {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["create", "get"]}
+    await grant(guarded, [roles, rule(["get"], ["pods"])], BOT_SUBJECT)
+    bot = Api(guarded.server, BOT)
+    path = f"{RBAC}/namespaces/default/roles"
+    assert (await bot.post(path, named("Role", "same", rules=[rule(["get"], ["pods"])]))).status == 201
+    assert (await bot.post(path, named("Role", "more", rules=[rule(["list"], ["pods"])]))).status == 403
+    assert (await bot.get(f"{path}/more")).status == 404
