@@ -26,7 +26,7 @@ from agentops.telemetry import logging
 HOST = "127.0.0.1"
 
 
-async def run(directory: Path, port: int, keep: bool) -> None:
+async def run(directory: Path, port: int, keep: bool, audit: Path | None) -> None:
     """Serve until cancelled."""
     pki = ensure_pki(directory / "pki", addresses=[HOST])
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -40,6 +40,7 @@ async def run(directory: Path, port: int, keep: bool) -> None:
         port=port,
         sa_key_pem=pki.sa_key_pem,
         crd_established_delay_s=0.0,
+        audit_log=audit,
         watch_queue_size=100_000,
         history_revisions=1_000_000,
     )
@@ -68,9 +69,10 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--audit", type=Path, help="write every request here")
     args = parser.parse_args()
     logging.configure("text", "warning")
-    run_until_signal(partial(run, args.directory, args.port, args.keep))
+    run_until_signal(partial(run, args.directory, args.port, args.keep, args.audit))
 
 
 if __name__ == "__main__":

@@ -32,13 +32,15 @@ _WRITERS = 16
 
 @contextmanager
 def api_server(
-    directory: Path, *, keep: bool = False, port: int = 0, cpus: set[int] | None = None
+    directory: Path, *options: str, keep: bool = False, port: int = 0, cpus: set[int] | None = None
 ) -> Iterator[tuple[Child, Path]]:
     """A fresh API server process and its kubeconfig."""
     directory.mkdir(parents=True, exist_ok=True)
     kubeconfig = directory / "kubeconfig.yaml"
     kubeconfig.unlink(missing_ok=True)
-    command = own_command("benchmarks.apiserver", str(directory), "--port", str(port), *(["--keep"] if keep else []))
+    command = own_command(
+        "benchmarks.apiserver", str(directory), "--port", str(port), *(["--keep"] if keep else []), *options
+    )
     with Child(command, directory / "apiserver.log", cpus=cpus) as server:
         wait_until(kubeconfig.exists, timeout_s=30, what="the API server's start", child=server)
         yield server, kubeconfig
@@ -197,11 +199,12 @@ class Widgets:
 
 
 @asynccontextmanager
-async def widgets_on(kubeconfig: Path, count: int) -> AsyncIterator[Widgets]:
-    """Widgets of a cluster, prepared and watched; nothing is created yet."""
+async def widgets_on(kubeconfig: Path, count: int, *, prepare: bool = True) -> AsyncIterator[Widgets]:
+    """Widgets of a cluster, watched; nothing is created yet. Without `prepare` what is there stays."""
     async with AiohttpTransport(await load_config(str(kubeconfig))) as transport:
         widgets = Widgets(ApiClient(transport, user_agent="benchmark", field_manager="benchmark"), count)
-        await widgets.prepare()
+        if prepare:
+            await widgets.prepare()
         async with anyio.create_task_group() as tasks:
             await tasks.start(widgets.follow)
             yield widgets

@@ -57,7 +57,8 @@ class SourceProcess:
 
     def tell(self, what: str) -> None:
         """`expire` or `freeze` the watches."""
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/bench/{what}", method="POST")).read()
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/bench/{what}", method="POST")) as answer:
+            answer.read()
 
 
 @contextmanager

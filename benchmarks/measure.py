@@ -5,6 +5,7 @@ Contenders measure nothing themselves; they are child processes that this module
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import signal
@@ -128,7 +129,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
     ordered = sorted(values)
     if not ordered:
         return 0.0
-    return ordered[min(len(ordered) - 1, max(0, round(percent / 100 * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, math.ceil(percent * len(ordered) / 100) - 1)]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -1,11 +1,11 @@
-"""Results as JSON, as a table, as a plot."""
+"""Results as JSON, as a table, as a plot. `python -m benchmarks.report` renders docs/benchmarks.md anew."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -39,6 +39,8 @@ def once(**values: float) -> dict[str, dict[str, float]]:
 def table(result: Result) -> str:
     """Markdown: a row per metric, a column per contender; then ours to theirs."""
     names = list(result.figures)
+    if result.details.get("transposed"):
+        return _transposed(result)
     lines = [f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for key, label in result.metrics.items():
         cells = [_cell(result.figures[name].get(key)) for name in names]
@@ -53,6 +55,14 @@ def table(result: Result) -> str:
                 lines.append(f"| {label} | {' | '.join(cells)} |")
     for name, why in (result.details.get("failures") or {}).items():
         lines += ["", f"{name} did not finish: {why}"]
+    return "\n".join(lines)
+
+
+def _transposed(result: Result) -> str:
+    """A row per case, for many cases with few metrics."""
+    lines = [f"| | {' | '.join(result.metrics.values())} |", f"|---|{'---|' * len(result.metrics)}"]
+    for name, row in result.figures.items():
+        lines.append(f"| {name} | {' | '.join(_cell(row.get(key)) or '-' for key in result.metrics)} |")
     return "\n".join(lines)
 
 
@@ -92,7 +102,7 @@ def plot(result: Result, keys: tuple[str, ...], *, title: str) -> str:
     """An SVG of grouped bars, each metric scaled by its largest value; whiskers are min and max."""
     names = list(result.figures)
     bar, gap, height, top, left = 26, 34, 220, 54, 20
-    group = bar * len(names) + gap
+    group = max(bar * len(names) + gap, 170)
     width = max(left * 2 + group * len(keys), 480)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height + top + 66}" '
@@ -123,8 +133,27 @@ def plot(result: Result, keys: tuple[str, ...], *, title: str) -> str:
                 f"{_number(value['median'])}</text>"
             )
         label = escape(result.metrics[key])
-        parts.append(f'<text x="{x}" y="{top + height + 16 + 14 * (column % 2)}">{label}</text>')
+        parts.append(f'<text x="{x}" y="{top + height + 16}">{label}</text>')
     return "\n".join([*parts, "</svg>", ""])
+
+
+PLOTS = {
+    "widgets": (
+        ("cold_per_s", "burst_per_s", "cold_cpu_s", "burst_cpu_s", "latency_p50_ms", "latency_p99_ms", "rss_mib"),
+        "Widgets: the same controller in every framework",
+    ),
+    "ingest-pods": (("list_per_s", "events_per_s", "bytes_per_object"), "Taking in Pods of 6 KB"),
+}
+
+
+def render(page: Path, files: Sequence[Path]) -> None:
+    """Bring the page and its plots up to date with results on disk."""
+    for file in files:
+        result = Result(**json.loads(file.read_text()))
+        write_section(page, result)
+        if result.name in PLOTS:
+            keys, title = PLOTS[result.name]
+            file.with_suffix(".svg").write_text(plot(result, keys, title=title))
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,3 +186,7 @@ def _number(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    render(PAGE, sorted(PAGE.with_suffix("").glob("*.json")))

@@ -1,9 +1,10 @@
 """The Widgets controller in kopf.
 
 kopf has no notion of a reconcile by key. This is the cheapest equivalent: handlers of raw events, two dicts as the
-cache (its indices cost the square of the number of objects at the start), and no progress annotations, which `on.create` and `on.update` would write besides. Writes go through the
-official asynchronous client without its models. Workers are not limited, which is kopf's default and to its
-advantage: a limit counts objects that have been quiet for seconds too.
+cache (its indices cost the square of the number of objects at the start), and no progress annotations, which
+`on.create` and `on.update` would write besides. Writes go through the official asynchronous client without its
+models. Workers are not limited, which is kopf's default and to its advantage: a limit counts objects that have been
+quiet for seconds too.
 """
 
 from __future__ import annotations
