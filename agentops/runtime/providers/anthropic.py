@@ -344,7 +344,8 @@ def build_request(
             request["tool_choice"] = {"type": "auto", "disable_parallel_tool_use": True}
     if defaults.get("effort"):
         request["output_config"] = {"effort": defaults["effort"]}
-    temperature, thinking = options.temperature, defaults.get("thinkingBudgetTokens")
+    temperature = options.temperature
+    thinking = None if _taken_over(messages) else defaults.get("thinkingBudgetTokens")
     if thinking:
         request["thinking"] = {"type": "enabled", "budget_tokens": thinking}
         if request["max_tokens"] <= thinking:
@@ -363,6 +364,16 @@ def build_request(
     if temperature is not None:  # not among the SDK's arguments any more
         request["extra_body"] = {"temperature": temperature}
     return request, warnings
+
+
+def _taken_over(messages: Sequence[Message]) -> bool:
+    """A turn that another vendor's model began with tool calls: it holds no signed thought, and the API
+    refuses to go on thinking in the middle of such a turn."""
+    if not messages or messages[-1].role != "tool":
+        return False
+    asked = max((index for index, message in enumerate(messages) if message.role == "user"), default=-1)
+    first = next(message for message in (*messages[asked + 1 :], messages[-1]) if message.role != "system")
+    return not any(isinstance(part, ReasoningPart) and part.signature for part in first.content)
 
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:

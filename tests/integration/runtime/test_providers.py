@@ -266,6 +266,19 @@ async def test_call_defaults_reach_anthropic_and_what_it_refuses_is_a_warning(tm
     assert "temperature 0.2" in warned[1]
 
 
+async def test_a_turn_taken_over_from_another_vendor_goes_on_without_thinking(tmp_path: Path) -> None:
+    def history(thought: ReasoningPart) -> list[Message]:
+        asked = Message("assistant", (thought, ToolCallPart("c1", "bash", "{}")))
+        return [user("go"), asked, Message("tool", (ToolResultPart("c1", "bash", "ok"),))]
+
+    defaults = {"anthropic": {"thinkingBudgetTokens": 2048}}
+    script = [{"text": "x"}, {"text": "y"}]
+    async with adapter(tmp_path, "anthropic", script, call_defaults=defaults) as (model, requests):
+        await ask(model, history(ReasoningPart("theirs")))
+        await ask(model, history(ReasoningPart("ours", "sig")))
+        assert ["thinking" in seen["body"] for seen in await requests()] == [False, True]
+
+
 async def test_the_key_goes_as_x_api_key_to_another_server_unless_the_headers_say_otherwise(tmp_path: Path) -> None:
     async with adapter(tmp_path, "anthropic", [{"text": "x"}]) as (model, requests):
         await ask(model)
