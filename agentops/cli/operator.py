@@ -81,6 +81,7 @@ def operator(
         pod_name=pod_name,
         pod_namespace=pod_namespace,
         run_ttl_s=run_ttl_s,
+        owns_process=True,
     )
 
     async def main() -> None:

@@ -135,4 +135,7 @@ def _manager_options(options: OperatorOptions, clock: Clock) -> ManagerOptions:
         uncached=UNCACHED,
         user_agent=f"agentops-operator/{__version__}",
         field_manager=labels.FIELD_MANAGER,
+        # Ready is synced and listening: a stale watch is a metric, and no reason to take the leader out.
+        unfresh_after_s=None,
+        tune_gc=options.owns_process,
     )

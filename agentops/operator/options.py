@@ -30,5 +30,7 @@ class OperatorOptions:
     run_ttl_s: int = RUN_TTL_S
     """How long finished runs are kept, seconds, unless they say otherwise."""
     grace_s: float = 30.0
+    owns_process: bool = False
+    """Nothing else runs in this process, so the garbage collector may be tuned for the cache."""
     agent_workers: int = 4
     run_workers: int = 8
