@@ -32,7 +32,7 @@ def pod(number: int, version: int, name: str = "") -> dict[str, Any]:
         {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": _STAMP}
         for kind in ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
     ]
-    managed = {
+    managed: dict[str, Any] = {
         f"f:setting-{i}": {".": {}, "f:name": {}, "f:value": {}, "f:valueFrom": {".": {}, "f:fieldRef": {}}}
         for i in range(15)
     }
