@@ -6,9 +6,24 @@ that jumps to the next deadline as soon as everybody waits: hours of backoff tak
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
 import pytest
 
 
 @pytest.fixture
 def anyio_backend() -> object:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A role or benchmark run inside a test configures the process's logging; the next test must not notice."""
+    root, ours = logging.getLogger(), logging.getLogger("agentops")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    logging.captureWarnings(False)
