@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -114,8 +115,9 @@ def test_failover_on_sigterm_never_has_two_leaders(tmp_path: Path) -> None:
 
 def test_micro_measures_every_part() -> None:
     result = micro.run(settings(micro, "--objects", "40", "--rounds", "1"))
-    assert all(row["us"]["median"] >= 0 for row in result.figures.values())
-    stormy = micro.run_storm(settings(micro, "--failing", "10", "--seconds", "0.2"))
+    # some figures are differences of two timings, so that noise may take them below zero
+    assert all(math.isfinite(row["us"]["median"]) for row in result.figures.values())
+    stormy = micro.run_storm(settings(micro, "--failing", "10", "--seconds", "1"))
     assert stormy.figures["agentops"]["retries_per_s"]["median"] > 0
 
 
