@@ -17,6 +17,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 import aiohttp
+import anyio
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
@@ -75,10 +76,11 @@ class AiohttpTransport:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all connections. Requests in flight end with TransportError."""
+        """Close all connections, whoever cancels. Requests in flight end with TransportError."""
         sessions, self._sessions = list(self._sessions.values()), {}
-        for session in sessions:
-            await session.close()
+        with anyio.CancelScope(shield=True):
+            for session in sessions:
+                await session.close()
 
     async def request(
         self,
@@ -125,7 +127,7 @@ class AiohttpTransport:
         try:
             yield _Stream(answer, f"{method} {path}")
         finally:
-            answer.close()  # not release: a half-read stream's connection is of no use to anybody
+            _abort(answer)
 
     async def _request(
         self,
@@ -223,6 +225,14 @@ class _Stream:
             return await self._answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TransportError(f"{self._what}: the answer broke: {_text(error)}") from _root(error)
+
+
+def _abort(answer: aiohttp.ClientResponse) -> None:
+    """End a half-read stream at once: of TLS's goodbye, a closing event loop would not wait for the peer's half."""
+    connection = answer.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    answer.close()
 
 
 def _socket(addr_info: Any) -> socket.socket:

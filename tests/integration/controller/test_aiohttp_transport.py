@@ -1,8 +1,11 @@
 """Real sockets: a small aiohttp server that misbehaves on purpose."""
 
 import datetime
+import gc
 import socket
 import ssl
+import threading
+import warnings
 
 import anyio
 import pytest
@@ -12,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from agentops.controller.certificates import self_signed, server_context
 from agentops.kube import AiohttpTransport, ApiClient, ClusterConfig
 from agentops.kube.errors import NotFound, TransportError, Unauthorized
 from agentops.kube.kinds import LEASE, POD
@@ -281,3 +285,34 @@ async def test_tls_verifies_the_server_and_shows_the_client_certificate(tmp_path
                 await transport.request("GET", "/api")
     finally:
         await runner.cleanup()
+
+
+def test_a_watch_over_tls_is_gone_with_its_event_loop_even_if_the_peer_says_no_goodbye():
+    pair = self_signed(["127.0.0.1"], datetime.datetime.now(datetime.UTC))
+    context = server_context()
+    pair.load_into(context)
+    done = threading.Event()
+
+    def serve(listener):
+        plain, _ = listener.accept()
+        with context.wrap_socket(plain, server_side=True) as peer:
+            peer.recv(65536)
+            peer.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n")
+            done.wait(10)
+
+    async def watch(url):
+        async with AiohttpTransport(ClusterConfig(server=url, insecure=True)) as transport:
+            async with transport.stream("GET", "/api/v1/pods", query=[("watch", "1")]) as answer:
+                async for chunk in answer.chunks():
+                    return chunk
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert anyio.run(watch, f"https://127.0.0.1:{listener.getsockname()[1]}") == b"{}"
+            gc.collect()
+        done.set()
+        server.join()
+    assert [str(w.message) for w in caught if w.category is ResourceWarning] == []
