@@ -301,10 +301,11 @@ def test_a_watch_over_tls_is_gone_with_its_event_loop_even_if_the_peer_says_no_g
             done.wait(10)
 
     async def watch(url):
-        async with AiohttpTransport(ClusterConfig(server=url, insecure=True)) as transport:
-            async with transport.stream("GET", "/api/v1/pods", query=[("watch", "1")]) as answer:
-                async for chunk in answer.chunks():
-                    return chunk
+        async with (
+            AiohttpTransport(ClusterConfig(server=url, insecure=True)) as transport,
+            transport.stream("GET", "/api/v1/pods", query=[("watch", "1")]) as answer,
+        ):
+            return await anext(answer.chunks())
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(target=serve, args=(listener,))
