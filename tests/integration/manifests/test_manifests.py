@@ -77,3 +77,17 @@ def test_the_operator_holds_no_wildcard() -> None:
     for role in (o for o in rendered("manifests") if o["kind"] in ("ClusterRole", "Role")):
         for rule in role["rules"]:
             assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]], rule
+
+
+@pytest.mark.parametrize(("path", "replicas"), [("manifests/overlays/default", 2), ("manifests/overlays/local", 1)])
+def test_on_a_cluster_a_second_operator_stands_by_and_a_drain_takes_one_at_a_time(path: str, replicas: int) -> None:
+    objects = {(o["kind"], o["metadata"]["name"]): o for o in rendered(path)}
+    operator = objects["Deployment", "agentops-operator"]
+    assert operator["spec"]["replicas"] == replicas
+    pod = operator["spec"]["template"]["spec"]
+    assert "--leader-elect" in pod["containers"][0]["args"]
+    own = operator["spec"]["selector"]
+    (apart,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert apart["podAffinityTerm"]["labelSelector"] == own
+    budget = objects["PodDisruptionBudget", "agentops-operator"]["spec"]
+    assert (budget["maxUnavailable"], budget["selector"]) == (1, own)
