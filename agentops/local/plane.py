@@ -5,7 +5,8 @@
     stop:  kubelet (pods end) ► controllers ► HTTPS ► store ► state dir given back
 
 Everything speaks to the API server in memory; only people and pods come through the socket, which is bound to
-loopback. A development plane: one machine, one user, no high availability.
+loopback. Controllers and kubelet are users of their own with the rights their roles give, as on a cluster. A
+development plane: one machine, one user, no high availability.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from agentops.kube.client import ApiClient
 from agentops.kube.kinds import NODE
 from agentops.local.apiserver import ADMIN, ApiServer, InProcessTransport, ServerOptions, User
 from agentops.local.apiserver.chaos import Chaos, parse, parse_seed
+from agentops.local.apiserver.rbac_defaults import CONTROLLER_MANAGER, NODES
 from agentops.local.apiserver.shell import serve_tls, server_ssl_context
 from agentops.local.controllers.persistentvolume import ensure_storage_class
 from agentops.local.controllers.pods import condition_of, has_condition, labels_of
@@ -42,7 +44,8 @@ from agentops.values.clock import Clock, SystemClock, rfc3339
 log = get_logger("local.plane")
 
 ISOLATION_LABEL = "agentops.io/isolation"
-CONTROLLER_MANAGER = User("system:kube-controller-manager", groups=("system:masters", "system:authenticated"))
+CONTROLLERS = User(CONTROLLER_MANAGER, groups=("system:authenticated",))
+KUBELET = User("system:node:local", groups=(NODES, "system:authenticated"))
 _NODE_TIMEOUT_S = 30.0
 _NODE_POLL_S = 0.02
 
@@ -146,7 +149,9 @@ class Plane:
         pki: Pki,
         task_status: anyio.abc.TaskStatus[PlaneInfo],
     ) -> None:
-        manager = self._manager(server, listening.getsockname()[1], ranges, pki)
+        managers = [self._controllers(server, pki)]
+        if self.options.kubelet:
+            managers.append(self._kubelet(server, listening.getsockname()[1], ranges))
         stop, serving = anyio.Event(), anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run_server, server, listening, pki, serving, stop)
@@ -154,7 +159,9 @@ class Plane:
                 await serving.wait()
                 await ensure_storage_class(ApiClient(InProcessTransport(server, ADMIN)))
                 async with anyio.create_task_group() as running:
-                    await running.start(manager.run)
+                    async with anyio.create_task_group() as starting:
+                        for manager in managers:
+                            starting.start_soon(running.start, manager.run)
                     info = await self._announce(server, listening.getsockname()[1])
                     self._begin_chaos(server)
                     task_status.started(info)
@@ -174,37 +181,42 @@ class Plane:
                 await stop.wait()
                 tasks.cancel_scope.cancel()
 
-    def _manager(self, server: ApiServer, port: int, ranges: Ranges, pki: Pki) -> Manager:
-        transport = InProcessTransport(server, CONTROLLER_MANAGER)
-        options = ManagerOptions(
-            name="local",
-            clock=self._clock,
-            grace_s=self.options.stop_grace_s + 10.0,
-            user_agent=f"agentops-local/{__version__}",
-            field_manager="agentops-local",
-        )
-        manager = Manager(transport, options)
+    def _controllers(self, server: ApiServer, pki: Pki) -> Manager:
+        manager = self._manager(server, "local", CONTROLLERS)
         controllers = ControllerOptions(
             volumes_dir=self.state.volumes, ca_pem=pki.ca_pem, backoff_scale=self.options.backoff_scale
         )
         add_controllers(manager, controllers)
-        if self.options.kubelet:
-            from agentops.local.kubelet import Kubelet, KubeletOptions
-
-            kubelet = Kubelet(
-                manager,
-                KubeletOptions(
-                    state_dir=self.state.path,
-                    api_host=HOST,
-                    api_port=port,
-                    pod_env=dict(self.options.pod_env),
-                    pod_cidr=ranges.pods,
-                    backoff_scale=self.options.backoff_scale,
-                    stop_grace_s=self.options.stop_grace_s,
-                ),
-            )
-            server.node = kubelet
         return manager
+
+    def _kubelet(self, server: ApiServer, port: int, ranges: Ranges) -> Manager:
+        from agentops.local.kubelet import Kubelet, KubeletOptions
+
+        manager = self._manager(server, "kubelet", KUBELET)
+        server.node = Kubelet(
+            manager,
+            KubeletOptions(
+                state_dir=self.state.path,
+                api_host=HOST,
+                api_port=port,
+                pod_env=dict(self.options.pod_env),
+                pod_cidr=ranges.pods,
+                backoff_scale=self.options.backoff_scale,
+                stop_grace_s=self.options.stop_grace_s,
+            ),
+        )
+        return manager
+
+    def _manager(self, server: ApiServer, name: str, user: User) -> Manager:
+        options = ManagerOptions(
+            name=name,
+            clock=self._clock,
+            grace_s=self.options.stop_grace_s + 10.0,
+            user_agent=f"agentops-local/{__version__}",
+            field_manager="agentops-local",
+            watchdog=name == "local",
+        )
+        return Manager(InProcessTransport(server, user), options)
 
     def _begin_chaos(self, server: ApiServer) -> None:
         if self.options.chaos:

@@ -26,6 +26,7 @@ from agentops.kube.client import ApiClient
 from agentops.kube.errors import NotFound
 from agentops.kube.kinds import POD
 from agentops.local.apiserver import ADMIN, ApiServer, InProcessTransport, ServerOptions, User
+from agentops.local.apiserver.rbac_defaults import CONTROLLER_MANAGER
 from agentops.local.controllers.persistentvolume import ensure_storage_class
 from agentops.local.controllers.wiring import ControllerOptions, add_controllers
 from agentops.local.overview import stop_plane
@@ -149,7 +150,7 @@ async def api_plane(
             await background.start(server.run)
             try:
                 if controllers:
-                    user = User("system:kube-controller-manager", groups=("system:masters", "system:authenticated"))
+                    user = User(CONTROLLER_MANAGER, groups=("system:authenticated",))
                     manager = Manager(InProcessTransport(server, user), ManagerOptions(name="test", grace_s=grace_s))
                     volumes = tmp_path / "volumes"
                     add_controllers(manager, ControllerOptions(volumes, ca_pem=ca_pem, backoff_scale=backoff_scale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from uuid import uuid4
 import orjson
 
 from agentops.local.apiserver.auth import Attributes
-from agentops.local.apiserver.http import Request, User
+from agentops.local.apiserver.http import Answer, Request, Response, Stream, User, WebSocket, WebSocketUpgrade
 from agentops.values.clock import Clock, rfc3339
 
 
@@ -76,3 +77,45 @@ class AuditLog:
         self._file.write(orjson.dumps(line) + b"\n")
         self._file.flush()
         return audit_id
+
+    def answered(
+        self, answer: Answer, request: Request, user: User | None, about: Attributes | None, received: str
+    ) -> Answer:
+        """Log an answer; of a stream now that it starts, and through what is returned when it ends."""
+        if isinstance(answer, Response):
+            self.event("ResponseComplete", request, user, about, answer.status, received=received)
+            return answer
+        code = answer.status if isinstance(answer, Stream) else 101
+        audit_id = self.event("ResponseStarted", request, user, about, code, received=received)
+
+        def ended() -> None:
+            self.event("ResponseComplete", request, user, about, code, received=received, audit_id=audit_id)
+
+        if not isinstance(answer, Stream):
+            serve = answer.serve
+
+            async def serve_logged(socket: WebSocket) -> None:
+                try:
+                    await serve(socket)
+                finally:
+                    ended()
+
+            return WebSocketUpgrade(answer.protocols, serve_logged)
+        opened = answer.open
+
+        def open_logged() -> AsyncIterator[bytes]:
+            inner = opened()
+
+            async def body() -> AsyncIterator[bytes]:
+                try:
+                    async for chunk in inner:
+                        yield chunk
+                finally:
+                    close = getattr(inner, "aclose", None)
+                    if close is not None:
+                        await close()
+                    ended()
+
+            return body()
+
+        return Stream(open_logged, answer.status, answer.headers)

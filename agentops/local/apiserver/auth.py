@@ -1,7 +1,7 @@
 """Who asks, and whether they may.
 
 Client certificates are checked by the shell (the request then has a user), tokens here: the static
-admin token and ServiceAccount JWTs. `Authorizer` is the seam for RBAC.
+admin token and ServiceAccount JWTs. `Authorizer` is what `rbac` implements.
 """
 
 from __future__ import annotations
@@ -46,25 +46,6 @@ class Authorizer(Protocol):
     def rules(self, user: User, namespace: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Resource and non-resource rules, for SelfSubjectRulesReview."""
         ...
-
-
-_OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/.well-known/openid-configuration", "/openid/v1/jwks")
-
-
-class AllowAuthenticated:
-    """Everybody who is somebody may do everything; anonymous users see health and version."""
-
-    def refuse(self, user: User, attributes: Attributes) -> str | None:
-        if "system:authenticated" in user.groups or "system:masters" in user.groups:
-            return None
-        if not attributes.is_resource and attributes.path.split("?")[0].rstrip("/").startswith(_OPEN_PATHS):
-            return None
-        return ""
-
-    def rules(self, user: User, namespace: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        if self.refuse(user, Attributes("get", resource="pods")) is not None:
-            return [], [{"verbs": ["get"], "nonResourceURLs": list(_OPEN_PATHS)}]
-        return [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}], [{"verbs": ["*"], "nonResourceURLs": ["*"]}]
 
 
 def forbidden_message(user: User, a: Attributes, why: str = "") -> errors.ApiFailure:

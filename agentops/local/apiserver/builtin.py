@@ -12,6 +12,7 @@ from agentops.local.apiserver.schema.builtin import schema_of
 from agentops.local.apiserver.strategies import core, workloads
 from agentops.local.apiserver.strategies.base import Strategy
 from agentops.local.apiserver.strategies.crd import CrdStrategy
+from agentops.local.apiserver.strategies.rbac import RbacStrategy
 from agentops.values.kinds import Kind
 
 _Row = tuple[Kind, Strategy, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
@@ -49,10 +50,10 @@ _ROWS: tuple[_Row, ...] = (
     (kinds.NETWORK_POLICY, core.NetworkPolicyStrategy(), ("netpol",), (), ()),
     (kinds.INGRESS, core.GenerationStrategy(), ("ing",), (), _STATUS),
     (kinds.INGRESS_CLASS, Strategy(), (), (), ()),
-    (kinds.ROLE, core.RbacStrategy(), (), (), ()),
-    (kinds.ROLE_BINDING, core.RbacStrategy(), (), (), ()),
-    (kinds.CLUSTER_ROLE, core.RbacStrategy(), (), (), ()),
-    (kinds.CLUSTER_ROLE_BINDING, core.RbacStrategy(), (), (), ()),
+    (kinds.ROLE, RbacStrategy(), (), (), ()),
+    (kinds.ROLE_BINDING, RbacStrategy(), (), (), ()),
+    (kinds.CLUSTER_ROLE, RbacStrategy(), (), (), ()),
+    (kinds.CLUSTER_ROLE_BINDING, RbacStrategy(), (), (), ()),
     (kinds.CRD, CrdStrategy(), ("crd", "crds"), ("api-extensions",), _STATUS),
     (kinds.MUTATING_WEBHOOK_CONFIGURATION, core.WebhookStrategy(), (), ("api-extensions",), ()),
     (kinds.VALIDATING_WEBHOOK_CONFIGURATION, core.WebhookStrategy(), (), ("api-extensions",), ()),

@@ -66,9 +66,18 @@ def attributes(request: Request, route: Route | None) -> Attributes:
         verb = "delete" if route.name else "deletecollection"
     else:
         verb = _WRITE_VERBS.get(method, method.lower())
-    namespace = route.namespace
+    namespace, name = route.namespace, route.name
+    if not name and verb in ("list", "watch", "deletecollection"):
+        name = _selected_name(request)
     if route.plural == "namespaces" and not route.group and route.name:
         namespace = route.name
-    return Attributes(
-        verb, route.group, route.version, route.plural, route.subresource, namespace, route.name, request.path
-    )
+    return Attributes(verb, route.group, route.version, route.plural, route.subresource, namespace, name, request.path)
+
+
+def _selected_name(request: Request) -> str:
+    """The one name a field selector leaves: roles with resourceNames decide by it."""
+    for term in request.arg("fieldSelector").split(","):
+        field, _, value = term.partition("=")
+        if field == "metadata.name" and value:
+            return value.removeprefix("=")
+    return ""

@@ -12,7 +12,7 @@ and audit. Verbs live in `writes`, `reads` and `watch`, subresources in `subreso
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -20,21 +20,14 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from agentops.kube.patches import APPLY_PATCH
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.admission_webhooks import RequestAdmission, Webhooks
 from agentops.local.apiserver.apply.managed import manager_name
 from agentops.local.apiserver.audit import AuditLog
-from agentops.local.apiserver.auth import (
-    AllowAuthenticated,
-    Attributes,
-    Authenticator,
-    Authorizer,
-    Tokens,
-    forbidden_message,
-)
+from agentops.local.apiserver.auth import Attributes, Authenticator, Authorizer, Tokens, forbidden_message
 from agentops.local.apiserver.bootstrap import bootstrap
 from agentops.local.apiserver.builtin import builtin_registry
 from agentops.local.apiserver.crd import CustomResources
@@ -47,10 +40,7 @@ from agentops.local.apiserver.http import (
     Handler,
     Request,
     Response,
-    Stream,
     User,
-    WebSocket,
-    WebSocketUpgrade,
     json_response,
     text_response,
 )
@@ -60,6 +50,7 @@ from agentops.local.apiserver.node_streams import NodeDoor
 from agentops.local.apiserver.openapi import OpenApi
 from agentops.local.apiserver.patching import applied_object, patch_function, patch_type
 from agentops.local.apiserver.rbac import RbacAuthorizer
+from agentops.local.apiserver.rbac_defaults import ensure_roles, gather_aggregated, keep_aggregated
 from agentops.local.apiserver.reads import Reader, Selection, check_not_future, parse_revision
 from agentops.local.apiserver.render import Renderer, negotiate
 from agentops.local.apiserver.resources import Registry, Resource
@@ -95,6 +86,7 @@ VERSION = {
 }
 _BODY_LIMIT = 3 * 1024 * 1024
 _MAX_ROUNDS = 1000
+_STREAMS = ("attach", "exec", "portforward")
 _admission: ContextVar[RequestAdmission | None] = ContextVar("admission", default=None)
 _BOOTSTRAP_PERIOD_S = 10.0
 """How soon default/kubernetes is back after somebody deleted it; as kube-apiserver."""
@@ -160,9 +152,10 @@ class ApiServer:
         issuer = f"https://{self.options.host}:{self.options.port}"
         self.tokens = Tokens(self.options.sa_key_pem, issuer, self.store, self.clock)
         self.authenticator = Authenticator(self.tokens, self.options.admin_token)
-        self._authorizer: Authorizer = authorizer or AllowAuthenticated()
+        self.rbac = RbacAuthorizer(self.store)
+        self._authorizer: Authorizer = self.rbac
         self._reviews = Reviews(self.authenticator, self._authorizer)
-        self.authorizer = self._authorizer
+        self.authorizer = authorizer or self.rbac
         self._door = NodeDoor(self.store)
         self._door.node = node
         self._subresources = Subresources(self)
@@ -211,11 +204,13 @@ class ApiServer:
         self.close()
 
     def bootstrap(self) -> None:
-        """Make the namespaces and the Service that every cluster has; does nothing the second time.
+        """Make the namespaces, the Service and the roles that every cluster has; does nothing the second time.
 
-        From then on `run` makes again what somebody deletes.
+        From then on `run` makes a namespace or the Service again that somebody deletes.
         """
         bootstrap(self)
+        ensure_roles(self)
+        gather_aggregated(self, self.rbac.index)
         self._bootstrapped = True
 
     async def _keep_bootstrapped(self) -> None:
@@ -234,6 +229,7 @@ class ApiServer:
             tasks.start_soon(self.custom.run)
             tasks.start_soon(self._housekeeping.run)
             tasks.start_soon(self._keep_bootstrapped)
+            tasks.start_soon(keep_aggregated, self, self.rbac.index)
             task_status.started()
 
     @property
@@ -273,9 +269,7 @@ class ApiServer:
             route = parse(request.path)
             about = attributes(request, route)
             user = self.authenticator.authenticate(request)
-            why = self._authorizer.refuse(user, about)
-            if why is not None:
-                raise forbidden_message(user, about, why)
+            self._authorize(user, about)
             answer = await self._decided(request, route, about, user)
         except errors.PathNotFound:
             answer = text_response("404 page not found\n", 404)
@@ -285,47 +279,17 @@ class ApiServer:
             log.exception("request.failed", method=request.method, path=request.path)
             answer = failure_response(errors.internal("the API server failed; its log has the traceback"))
         if self._audit is not None:
-            answer = self._audited(answer, request, user, about, received)
+            answer = self._audit.answered(answer, request, user, about, received)
         return answer
 
-    def _audited(
-        self, answer: Answer, request: Request, user: User | None, about: Attributes | None, received: str
-    ) -> Answer:
-        audit = self._audit
-        assert audit is not None
-        if isinstance(answer, Response):
-            audit.event("ResponseComplete", request, user, about, answer.status, received=received)
-            return answer
-        code = answer.status if isinstance(answer, Stream) else 101
-        audit_id = audit.event("ResponseStarted", request, user, about, code, received=received)
-        if not isinstance(answer, Stream):
-            serve = answer.serve
-
-            async def serve_logged(socket: WebSocket) -> None:
-                try:
-                    await serve(socket)
-                finally:
-                    audit.event("ResponseComplete", request, user, about, code, received=received, audit_id=audit_id)
-
-            return WebSocketUpgrade(answer.protocols, serve_logged)
-        opened = answer.open
-
-        def open_logged() -> AsyncIterator[bytes]:
-            inner = opened()
-
-            async def body() -> AsyncIterator[bytes]:
-                try:
-                    async for chunk in inner:
-                        yield chunk
-                finally:
-                    close = getattr(inner, "aclose", None)
-                    if close is not None:
-                        await close()
-                    audit.event("ResponseComplete", request, user, about, code, received=received, audit_id=audit_id)
-
-            return body()
-
-        return Stream(open_logged, answer.status, answer.headers)
+    def _authorize(self, user: User, about: Attributes) -> None:
+        asked = [about]
+        if about.verb == "get" and about.resource == "pods" and about.subresource in _STREAMS:
+            asked.append(evolve(about, verb="create"))  # as since Kubernetes 1.35: a WebSocket is opened by GET
+        for wanted in asked:
+            why = self._authorizer.refuse(user, wanted)
+            if why is not None:
+                raise forbidden_message(user, wanted, why)
 
     async def _decided(self, request: Request, route: Route | None, about: Attributes, user: User) -> Answer:
         """Dispatch, as often as webhooks have to be asked first."""

@@ -236,7 +236,8 @@ class Writer:
             track_update(old, new, resource.schema, who, reset=reset, client_managed=client_managed)
         if self._same(new, old):
             return old
-        if self.may_grant is not None and resource.group == "rbac.authorization.k8s.io":
+        grants = resource.group == "rbac.authorization.k8s.io" and not _only_for_collection(new, old)
+        if self.may_grant is not None and grants:
             self.may_grant(options.user, kind.kind, namespace, new)
         if options.dry_run:
             return new
@@ -578,3 +579,10 @@ def _ordered(obj: Object) -> Object:
     """apiVersion and kind first, as people expect to read them."""
     head: Object = {k: obj[k] for k in ("apiVersion", "kind", "metadata") if k in obj}
     return {**head, **{k: v for k, v in obj.items() if k not in head}}
+
+
+def _only_for_collection(new: Object, old: Object) -> bool:
+    """Whether nothing but what garbage collection needs has changed; that grants nobody anything."""
+    left_out = ("finalizers", "ownerReferences", "managedFields")
+    both = [{**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k not in left_out}} for obj in (new, old)]
+    return both[0] == both[1]

@@ -1,4 +1,4 @@
-"""kubectl against a server that enforces roles."""
+"""kubectl and roles."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ from typing import Any
 
 import pytest
 
-from agentops.local.apiserver.rbac import RbacAuthorizer, ensure_roles
-
 pytestmark = pytest.mark.anyio
 
 
 async def test_can_i_says_what_a_request_as_that_account_would_meet(cluster: Any) -> None:
-    ensure_roles(cluster.server)
-    cluster.server.authorizer = RbacAuthorizer(cluster.server.store)
     bot = "--as=system:serviceaccount:default:bot"
     assert (await cluster.kubectl("auth", "can-i", "delete", "pods")).stdout == "yes\n"
     assert (await cluster.kubectl("auth", "can-i", "list", "pods", bot, ok=False)).stdout == "no\n"

@@ -14,7 +14,6 @@ from agentops.local.apiserver.strategies.base import (
     dns1035_name,
     immutable,
     label_name,
-    path_segment_name,
 )
 
 Object = dict[str, Any]
@@ -408,47 +407,6 @@ class EndpointSliceStrategy(Strategy):
 
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
         return immutable(new, old, "addressType")
-
-
-class RbacStrategy(Strategy):
-    """Roles and bindings: any path segment is a name; a binding's roleRef never changes."""
-
-    unconditional_update = True
-    check_name = staticmethod(path_segment_name)
-
-    def default(self, obj: Object) -> None:
-        for subject in obj.get("subjects") or ():
-            if not subject.get("apiGroup"):
-                if subject.get("kind") in ("User", "Group"):
-                    subject["apiGroup"] = "rbac.authorization.k8s.io"
-                else:
-                    subject.pop("apiGroup", None)
-        if isinstance(obj.get("roleRef"), dict):
-            obj["roleRef"].setdefault("apiGroup", "rbac.authorization.k8s.io")
-        if obj.get("kind") in ("Role", "ClusterRole"):
-            obj.setdefault("rules", None)
-
-    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
-        out: list[FieldError] = []
-        for index, rule in enumerate(obj.get("rules") or ()):
-            if not rule.get("verbs"):
-                out.append(errors.required(f"rules[{index}].verbs", "verbs must contain at least one value"))
-            if not rule.get("nonResourceURLs"):
-                if "apiGroups" not in rule or not rule["apiGroups"]:
-                    detail = "resource rules must supply at least one api group"
-                    out.append(errors.required(f"rules[{index}].apiGroups", detail))
-                if not rule.get("resources"):
-                    detail = "resource rules must supply at least one resource"
-                    out.append(errors.required(f"rules[{index}].resources", detail))
-        for index, subject in enumerate(obj.get("subjects") or ()):
-            if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
-                out.append(errors.required(f"subjects[{index}].namespace"))
-        return out
-
-    def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
-        if "roleRef" in old and new.get("roleRef") != old["roleRef"]:
-            return [errors.invalid_value("roleRef", new.get("roleRef"), "cannot change roleRef")]
-        return []
 
 
 class StatusStrategy(Strategy):
