@@ -18,7 +18,7 @@ WIDGET = Kind("bench.agentops.io", "v1", "Widget", "widgets")
 
 async def run(kind: Kind, metadata_only: bool, reconciles: bool) -> None:
     """Cache `kind` until cancelled, and say so whenever the sentinel comes by."""
-    manager = Manager(await load_config(), ManagerOptions(name="ingest", grace_s=1.0))
+    manager = Manager(await load_config(), ManagerOptions(name="ingest", grace_s=1.0, tune_gc=True))
 
     def handle(event: ObjectEvent) -> None:
         if event.entry.meta.name == SENTINEL:

@@ -40,7 +40,7 @@ from agentops.controller.reflector import Observer, Reflector, ReflectorStatisti
 from agentops.controller.store import Entry, Key, Store, version_number
 from agentops.controller.streaming import StreamingLists
 from agentops.kube.client import ApiClient
-from agentops.kube.watch import Meta, decode_meta, encode, strip_managed_fields
+from agentops.kube.watch import Meta, decode_meta, encode
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, SystemClock
 
@@ -149,7 +149,6 @@ class Informer:
         options: WatchOptions | None = None,
     ) -> None:
         self.target = target
-        self.keep_managed_fields = keep_managed_fields
         clock = clock or SystemClock()
         rng = rng or random.Random()
         self.store = Store(target.kind.resource)
@@ -171,12 +170,22 @@ class Informer:
             gate=gate,
             options=self._options,
         )
+        self.keep_managed_fields = keep_managed_fields
         self._registrations: list[Registration] = []
         self._synced = anyio.Event()
         self._has_synced = False
         self._seen_version = -1
         self.closed = False
         """Whether nobody keeps the store current any more, and reads of it raise."""
+
+    @property
+    def keep_managed_fields(self) -> bool:
+        """Whether `metadata.managedFields` is stored; setting it counts for what arrives from then on."""
+        return self._reflector.keep_managed_fields
+
+    @keep_managed_fields.setter
+    def keep_managed_fields(self, keep: bool) -> None:
+        self._reflector.keep_managed_fields = keep
 
     @property
     def has_synced(self) -> bool:
@@ -295,8 +304,6 @@ class Informer:
     def _entry(self, meta: Meta, raw: bytes) -> Entry:
         kind = self.target.kind
         try:
-            if not self.keep_managed_fields:
-                raw = strip_managed_fields(raw)
             if self.target.metadata_only and b'"PartialObjectMetadata"' not in raw:
                 raw = encode({"metadata": orjson.loads(raw)["metadata"]})  # the server ignored the Accept header
             if self._transform is not None:

@@ -180,6 +180,8 @@ class Reflector:
         options: WatchOptions | None = None,
     ) -> None:
         self.target = target
+        self.keep_managed_fields = True
+        """Whether objects reach the sink with `metadata.managedFields`, from the next page or event on."""
         self._streaming = streaming
         self._gate = gate
         self._inside = False
@@ -342,7 +344,7 @@ class Reflector:
             retry=False,
         )
         self._last_contact = self._clock.boottime()
-        return decode_list(answer.body)
+        return decode_list(answer.body, managed_fields=self.keep_managed_fields)
 
     # watch
 
@@ -448,7 +450,7 @@ class Reflector:
             async for chunk in chunks:
                 self._last_contact = yielded_at = boottime()
                 for line in splitter.feed(chunk):
-                    event = decode_event(line)
+                    event = decode_event(line, managed_fields=self.keep_managed_fields)
                     if event.type == "BOOKMARK":
                         bookmarked = True
                         if self._initial is not None and event.ends_initial_events:

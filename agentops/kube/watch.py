@@ -8,6 +8,7 @@ is `transport`, the order of requests is `controller.reflector`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from sys import intern
 from typing import Any
 
 import msgspec
@@ -89,8 +90,12 @@ class _Envelope(msgspec.Struct):
     object: msgspec.Raw
 
 
+class _WireMeta(Meta, frozen=True, gc=False, rename="camel"):
+    managed_fields: msgspec.Raw = msgspec.Raw()
+
+
 class _Object(msgspec.Struct):
-    metadata: Meta = Meta()
+    metadata: _WireMeta = _WireMeta()
     kind: str = ""
 
 
@@ -105,32 +110,90 @@ class _List(msgspec.Struct):
     items: list[msgspec.Raw] | None = None
 
 
-class _ManagedMeta(msgspec.Struct, rename="camel"):
-    managed_fields: msgspec.Raw = msgspec.Raw()
-
-
-class _ManagedObject(msgspec.Struct):
-    metadata: _ManagedMeta = msgspec.field(default_factory=_ManagedMeta)
-
-
 _envelope = msgspec.json.Decoder(_Envelope)
 _object = msgspec.json.Decoder(_Object)
 _list = msgspec.json.Decoder(_List)
-_managed = msgspec.json.Decoder(_ManagedObject)
+
+_TYPES = {name.encode(): name for name in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK")}
+_HEAD = b'{"type":"'
+_MIDDLE = b'","object":'
+_MANAGED = b'"managedFields":'
 
 
-def decode_event(line: bytes) -> WatchEvent:
-    """One line of a watch stream. Raises MalformedObject."""
+def decode_event(line: bytes, *, managed_fields: bool = True) -> WatchEvent:
+    """One line of a watch stream, without `metadata.managedFields` if so told. Raises MalformedObject."""
     try:
         _refuse_bad_text(line)
-        envelope = _envelope.decode(line)
-        raw = bytes(envelope.object)  # a Raw would keep the whole chunk alive
-        if envelope.type == "ERROR":
-            return WatchEvent("ERROR", Meta(), "Status", raw)
-        parsed = _object.decode(raw)
+        return _compact_event(line, managed_fields) or _any_event(line, managed_fields)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedObject(f"watch event is not understood: {error}") from error
-    return WatchEvent(envelope.type, parsed.metadata, parsed.kind, raw)
+
+
+def _compact_event(line: bytes, managed_fields: bool) -> WatchEvent | None:
+    """The event, if it is written as API servers do: type, object, and no blanks between.
+
+    What is between that and the last brace is one JSON value or this is no such line, so the envelope needs no parsing.
+    """
+    middle = line.find(_MIDDLE, len(_HEAD), 40)
+    type = _TYPES.get(line[len(_HEAD) : middle]) if middle > 0 and line.startswith(_HEAD) else None
+    if type is None or not line.endswith(b"}"):
+        return None
+    raw = line[middle + len(_MIDDLE) : -1]
+    try:
+        meta, kind, raw = _take(raw, managed_fields)
+    except msgspec.MsgspecError:
+        return None
+    return WatchEvent(type, meta, kind, raw)
+
+
+def _any_event(line: bytes, managed_fields: bool) -> WatchEvent:
+    envelope = _envelope.decode(line)
+    raw = bytes(envelope.object)  # a Raw would keep the whole line alive
+    if envelope.type == "ERROR":
+        return WatchEvent("ERROR", Meta(), "Status", raw)
+    meta, kind, raw = _take(raw, managed_fields)
+    return WatchEvent(envelope.type, meta, kind, raw)
+
+
+def _take(raw: bytes, managed_fields: bool) -> tuple[Meta, str, bytes]:
+    """Metadata, kind and bytes to keep of one encoded object, in one pass over it."""
+    parsed = _object.decode(raw)
+    wire = parsed.metadata
+    references = wire.owner_references
+    if references:
+        references = tuple(
+            [OwnerRef(intern(r.api_version), intern(r.kind), r.name, r.uid, r.controller) for r in references]
+        )
+    meta = Meta(
+        wire.name,
+        intern(wire.namespace),
+        wire.uid,
+        wire.resource_version,
+        wire.generation,
+        wire.creation_timestamp,
+        wire.deletion_timestamp,
+        wire.labels,
+        references,
+        wire.finalizers,
+    )
+    if not managed_fields and (value := bytes(wire.managed_fields)):
+        raw = _without(raw, value)
+    return meta, parsed.kind, raw
+
+
+def _without(raw: bytes, managed_fields: bytes) -> bytes:
+    """`raw` without `metadata.managedFields`, cut out of the bytes when the encoding is compact."""
+    start = raw.find(_MANAGED)
+    end = start + len(_MANAGED) + len(managed_fields)
+    once = raw.find(_MANAGED, end) < 0  # else it may be somebody's field of the same name that comes first
+    if start > 0 and once and raw[start + len(_MANAGED) : end] == managed_fields:
+        if raw[end : end + 1] == b",":
+            return raw[:start] + raw[end + 1 :]
+        if raw[start - 1 : start] == b",":
+            return raw[: start - 1] + raw[end:]
+    obj = orjson.loads(raw)
+    obj["metadata"].pop("managedFields", None)
+    return encode(obj)
 
 
 def _refuse_bad_text(data: bytes) -> None:
@@ -139,14 +202,17 @@ def _refuse_bad_text(data: bytes) -> None:
         data.decode()
 
 
-def decode_list(body: bytes) -> ListPage:
-    """One page of a list answer. Raises MalformedObject, also for a `Table`."""
+def decode_list(body: bytes, *, managed_fields: bool = True) -> ListPage:
+    """One page of a list answer, without `managedFields` if so told. Raises MalformedObject, also for a `Table`."""
     try:
         _refuse_bad_text(body)
         page = _list.decode(body)
         if page.kind == "Table":
             raise MalformedObject("the server answered a list with a Table; a proxy rewrites the Accept header")
-        items = [(_object.decode(raw).metadata, bytes(raw)) for raw in page.items or ()]
+        items: list[tuple[Meta, bytes]] = []
+        for item in page.items or ():
+            meta, _, raw = _take(bytes(item), managed_fields)  # a Raw would keep the whole body alive
+            items.append((meta, raw))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedObject(f"list answer is not understood: {error}") from error
     return ListPage(page.kind, page.metadata.resource_version, page.metadata.continue_token, items)
@@ -155,7 +221,7 @@ def decode_list(body: bytes) -> ListPage:
 def decode_meta(raw: bytes) -> Meta:
     """The metadata of one encoded object. Raises MalformedObject."""
     try:
-        return _object.decode(raw).metadata
+        return _take(raw, True)[0]
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedObject(f"object is not understood: {error}") from error
 
@@ -166,21 +232,11 @@ def encode(obj: Mapping[str, Any] | list[Any]) -> bytes:
 
 
 def strip_managed_fields(raw: bytes) -> bytes:
-    """`raw` without `metadata.managedFields`, cut out of the bytes when the encoding is compact."""
-    value = bytes(_managed.decode(raw).metadata.managed_fields)
-    if not value:
-        return raw
-    part = b'"managedFields":' + value
-    start = raw.find(part)
-    if start > 0:
-        end = start + len(part)
-        if raw[end : end + 1] == b",":
-            return raw[:start] + raw[end + 1 :]
-        if raw[start - 1 : start] == b",":
-            return raw[: start - 1] + raw[end:]
-    obj = orjson.loads(raw)
-    obj["metadata"].pop("managedFields", None)
-    return encode(obj)
+    """`raw` without `metadata.managedFields`. Raises MalformedObject."""
+    try:
+        return _take(raw, False)[2]
+    except msgspec.MsgspecError as error:
+        raise MalformedObject(f"object is not understood: {error}") from error
 
 
 class LineSplitter:
@@ -197,22 +253,27 @@ class LineSplitter:
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The lines that `chunk` completes."""
-        head, newline, rest = chunk.partition(b"\n")
-        if not newline:
+        end = chunk.find(b"\n")  # a search per line is quicker than split, which looks at every byte by itself
+        if end < 0:
             if chunk:
                 self._parts.append(chunk)
             return
-        self._parts.append(head)
-        first = b"".join(self._parts).strip()
-        self._parts.clear()
-        if first:
-            yield first
-        *lines, tail = rest.split(b"\n")
-        if tail:
-            self._parts.append(tail)
-        for line in lines:
-            if stripped := line.strip():
-                yield stripped
+        start = 0
+        if self._parts:
+            start = end + 1
+            first = b"".join([*self._parts, chunk[:end]]).strip()
+            self._parts.clear()
+            if first:
+                yield first
+            end = chunk.find(b"\n", start)
+        while end >= 0:
+            line = chunk[start:end].strip()
+            if line:
+                yield line
+            start = end + 1
+            end = chunk.find(b"\n", start)
+        if start < len(chunk):
+            self._parts.append(chunk[start:])
 
     @property
     def pending_bytes(self) -> int:

@@ -76,6 +76,30 @@ def test_what_is_no_event_is_malformed(line):
         decode_event(line)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"type":"MODIFIED","object":%s}',
+        '{ "type" : "MODIFIED", "object" : %s }',
+        '{"object":%s,"type":"MODIFIED"}',
+        '{"type":"MODIFIED","object":%s,"later":{"metadata":{"name":"b"}}}',
+    ],
+)
+def test_events_are_understood_however_their_envelope_is_written(line):
+    obj = '{"kind":"Pod","metadata":{"name":"a","managedFields":[{"manager":"m"}],"uid":"u"},"spec":{"x":"}"}}'
+    event = decode_event((line % obj).encode(), managed_fields=False)
+    assert (event.type, event.kind, event.meta.name, event.meta.uid) == ("MODIFIED", "Pod", "a", "u")
+    assert event.decode() == {"kind": "Pod", "metadata": {"name": "a", "uid": "u"}, "spec": {"x": "}"}}
+    assert decode_event((line % obj).encode()).decode() == json.loads(obj)
+
+
+def test_a_compact_event_with_something_after_its_object_is_malformed():
+    with pytest.raises(MalformedObject):
+        decode_event(b'{"type":"ADDED","object":{"metadata":{"name":"a"}}}}')
+    with pytest.raises(MalformedObject):
+        decode_event(b'{"type":"ADDED","object":{"metadata":{"name":"a"}},}')
+
+
 @pytest.mark.guarantee("WL3")
 def test_bookmark_that_ends_the_initial_events_is_told_from_others():
     def bookmark(annotations):
@@ -116,9 +140,10 @@ names = st.text(alphabet='ab"\\,:{}', max_size=8)
     st.lists(st.dictionaries(names, names, max_size=2), min_size=1, max_size=2),
     st.permutations(["labels", "managedFields", "name", "annotations"]),
     st.booleans(),
+    st.booleans(),
 )
 @pytest.mark.guarantee("IN15")
-def test_cutting_managed_fields_out_changes_nothing_else(labels, managed, order, compact):
+def test_cutting_managed_fields_out_changes_nothing_else(labels, managed, order, compact, spec_first):
     values = {
         "labels": labels,
         "managedFields": managed,
@@ -126,6 +151,8 @@ def test_cutting_managed_fields_out_changes_nothing_else(labels, managed, order,
         "annotations": {"x": '"managedFields":' + json.dumps(managed)},
     }
     obj = {"metadata": {key: values[key] for key in order}, "spec": {"managedFields": managed}}
+    if spec_first:
+        obj = {"spec": obj["spec"], "metadata": obj["metadata"]}
     separators = (",", ":") if compact else None
     stripped = json.loads(strip_managed_fields(json.dumps(obj, separators=separators).encode()))
     del obj["metadata"]["managedFields"]
