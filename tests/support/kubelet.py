@@ -19,7 +19,8 @@ from agentops.local.kubelet.images import ImageMap, ImageSpec
 from agentops.local.kubelet.pod_host import PodHost
 from agentops.local.kubelet.pod_worker import PodWorker
 from agentops.local.kubelet.prefix import PrefixSandbox
-from agentops.local.kubelet.process import Command, Spawner
+from agentops.local.kubelet.process import Spawner
+from agentops.local.kubelet.starting import Command
 from agentops.local.kubelet.volumes import Token
 from agentops.values.clock import Clock
 

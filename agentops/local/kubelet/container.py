@@ -129,3 +129,12 @@ def containers_of(pod: Object, backoff_scale: float) -> list[Container]:
     ]
     found += [Container(c, "main", CrashLoop(backoff_scale), waiting) for c in spec.get("containers") or ()]
     return found
+
+
+def spec_of(pod: Object, name: str) -> Object | None:
+    """The container of that name in the pod's spec."""
+    spec = pod["spec"]
+    for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
+        if container["name"] == name:
+            return dict(container)
+    return None

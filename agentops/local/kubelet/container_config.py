@@ -9,9 +9,11 @@ from typing import Any
 from attrs import frozen
 
 from agentops.local.kubelet.env import Sources, base_env, container_env, expand, references
+from agentops.local.kubelet.errors import ContainerConfig
+from agentops.local.kubelet.hosts import hostname_of
 from agentops.local.kubelet.images import ImageSpec
 from agentops.local.kubelet.pod_host import PodHost
-from agentops.local.kubelet.sandbox import Box
+from agentops.local.kubelet.sandbox import IMAGE_USER, Box
 from agentops.local.kubelet.volumes import PodVolumes
 
 Object = Mapping[str, Any]
@@ -44,6 +46,7 @@ async def plan_container(
         host_ip=host.host_ip,
         allocatable=host.allocatable,
     )
+    user, group = run_as(pod, container)
     command = [expand(word, env) for word in container.get("command") or ()]
     args = [expand(word, env) for word in container.get("args") or ()]
     box = Box(
@@ -54,8 +57,25 @@ async def plan_container(
         termination_path=container.get("terminationMessagePath") or "/dev/termination-log",
         root_aware=image.root_aware and not command,
         literal=frozenset([*base.values(), *image.entrypoint]) - {_HOME},
+        names=host.hosts.path(namespace),
+        hosts=host.hosts.pod_path(pod_dir),
+        hostname=base["HOSTNAME"],
+        user=user,
+        group=group,
+        read_only_root=bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem")),
     )
     return Plan(box, image.argv(command, args), env)
+
+
+def run_as(pod: Object, container: Object) -> tuple[int, int]:
+    """User and group of the container's program. Raises ContainerConfig when they contradict runAsNonRoot."""
+    context = {**(pod["spec"].get("securityContext") or {}), **(container.get("securityContext") or {})}
+    user = int(context.get("runAsUser", IMAGE_USER))
+    if context.get("runAsNonRoot") and user == 0:
+        raise ContainerConfig(
+            f'container "{container["name"]}": securityContext.runAsUser 0 breaks runAsNonRoot; set another user'
+        )
+    return user, int(context.get("runAsGroup", IMAGE_USER))
 
 
 async def _sources(pod: Object, namespace: str, host: PodHost) -> Sources:
@@ -72,10 +92,9 @@ def _base_env(pod: Object, image: ImageSpec, host: PodHost, pod_ip: str) -> dict
     return {
         **base_env(host.pod_env),
         **image.env,
-        "HOSTNAME": str(pod["spec"].get("hostname") or pod["metadata"]["name"])[:63],
+        "HOSTNAME": hostname_of(pod),
         "KUBERNETES_SERVICE_HOST": api_host,
         "KUBERNETES_SERVICE_PORT": str(api_port),
         "KUBERNETES_SERVICE_PORT_HTTPS": str(api_port),
         "AGENTOPS_BIND_HOST": pod_ip,
-        "AGENTOPS_RESOLVE_FILE": str(host.hosts.path(str(pod["metadata"].get("namespace", "")))),
     }

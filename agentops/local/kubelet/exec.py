@@ -8,7 +8,8 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from agentops.local.kubelet.process import Command, Process, Spawner
+from agentops.local.kubelet.process import Process, Spawner
+from agentops.local.kubelet.starting import Command
 
 _CHANNELS = {"stdout": 1, "stderr": 2}
 _MAX_PROBE_OUTPUT = 10 * 1024

@@ -32,13 +32,13 @@ from agentops.local.kubelet.errors import StartError
 from agentops.local.kubelet.exec import AttachSession, ExecSession
 from agentops.local.kubelet.hosts import HostsFiles
 from agentops.local.kubelet.images import DEFAULT_IMAGES, ImageMap
+from agentops.local.kubelet.isolation import Chosen
 from agentops.local.kubelet.logs import parse_nano, read_log
 from agentops.local.kubelet.node import NodeReporter, capacity
 from agentops.local.kubelet.pod_host import PodHost
 from agentops.local.kubelet.pod_worker import PodWorker
 from agentops.local.kubelet.prefix import PrefixSandbox
 from agentops.local.kubelet.process import ProcessTable
-from agentops.local.kubelet.sandbox import Sandbox
 from agentops.local.kubelet.scheduler import Scheduler
 from agentops.local.kubelet.services import ServiceNetwork
 from agentops.local.kubelet.status import Waiting
@@ -76,8 +76,8 @@ class KubeletOptions:
 class Kubelet:
     """Registers itself with `manager` and runs with it. Satisfies the API server's NodeStreams."""
 
-    def __init__(self, manager: Manager, options: KubeletOptions, *, sandbox: Sandbox | None = None) -> None:
-        sandbox = sandbox or PrefixSandbox()
+    def __init__(self, manager: Manager, options: KubeletOptions, *, isolation: Chosen | None = None) -> None:
+        isolation = isolation or Chosen(PrefixSandbox())
         clock = manager.clock
         self._client = manager.client
         self._clock = clock
@@ -85,14 +85,14 @@ class Kubelet:
         state_dir = options.state_dir.absolute()
         self._pods_dir = state_dir / "pods"
         self._processes = ProcessTable(self._pods_dir, clock)
-        self._node = NodeReporter(manager.client, clock, options.node_name, sandbox.tier, options.host_ip)
+        self._node = NodeReporter(manager.client, clock, options.node_name, isolation, options.host_ip)
         files = HostsFiles(state_dir / "resolve")
         self._network = ServiceNetwork(manager, files)
         self._scheduler = Scheduler(manager, options.node_name)
         self._host = PodHost(
             api=ClusterApi(manager.client, manager.recorder("kubelet"), clock),
             clock=clock,
-            sandbox=sandbox,
+            sandbox=isolation.sandbox,
             spawner=self._processes,
             images=options.images,
             addresses=PodAddresses(options.pod_cidr),

@@ -1,51 +1,152 @@
 """The last step before a container's program: runs in the child, then becomes the program.
 
-Started by path (`python -I -S launch.py …`) so that it needs nothing but the standard library and costs
-some ten milliseconds. A `preexec_fn` would run between fork and exec of a process with threads.
+Started by path (`python -I -S launch.py PLAN_FD`) so that it needs nothing but the standard library and costs
+some ten milliseconds. A `preexec_fn` would run between fork and exec of a process with threads. The plan comes
+through an anonymous file: environment and arguments of a container are nothing that `ps` should show, and an
+environment such as LD_PRELOAD must have no effect before the program itself.
 
-    launch.py PARENT_PID ERROR_FD TTY CWD -- ARGV...
+    plain     here ─────────────────────────────────────────────► exec
+    wrapped   here ── exec the sandbox program ── here, within ─► exec
+    joined    here ── enter namespaces, fork ──── the child ────► exec
+                                            └──── waits, and ends as the child did
 
-The environment is already the container's. A failed exec is written to ERROR_FD, which closes by
-itself when the exec succeeds.
+On the channel the process that becomes the program says `\\0`, by which the plane learns its pid, and waits for a
+byte. The channel then closes by itself when the exec succeeds; any other message is why it did not.
 """
+
+from __future__ import annotations
 
 import ctypes
 import fcntl
+import marshal
 import os
 import signal
 import sys
 import termios
 
+READY = b"\0"
+
 _PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWNS = 0x00020000
+_CLONE_NEWUTS = 0x04000000
+_CLONE_NEWIPC = 0x08000000
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWPID = 0x20000000
+_NAMESPACES = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC | _CLONE_NEWUTS
+_LAST_CAPABILITY = 63
 
 
-def main(argv: list[str]) -> None:
-    parent, error_fd, tty, cwd = int(argv[0]), int(argv[1]), argv[2] == "1", argv[3]
-    command = argv[5:]
-    os.set_inheritable(error_fd, False)
+class Plan:
+    """What `starting.start` writes. Descriptors are numbers of this process, -1 for none."""
+
+    parent: int
+    channel: int
+    join: int
+    tty: bool
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    wrapper: list[str]
+    python: str
+    launch: str
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        vars(self).update(fields)
+
+
+def main(plan_fd: int) -> None:
+    plan = _load(plan_fd)
+    libc = ctypes.CDLL(None, use_errno=True)
     try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            # The plane died before the line above: nobody would end this process.
-            os._exit(137)
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        if tty:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        os.umask(0o022)
-        os.chdir(cwd)
-        os.execvpe(command[0], command, os.environ)
+        _guard(libc, plan.parent)
+        if plan.wrapper:
+            _wrap(plan)
+        elif plan.join >= 0:
+            _join(libc, plan)
+        _become(plan)
     except FileNotFoundError as error:
-        missing = error.filename if error.filename == cwd else command[0]
+        missing = error.filename if error.filename == plan.cwd else plan.argv[0]
         where = " in $PATH" if "/" not in missing else ""
-        os.write(error_fd, f'exec: "{missing}": no such file or directory{where}'.encode())
+        _fail(plan, f'exec: "{missing}": no such file or directory{where}')
     except OSError as error:
-        os.write(error_fd, f'exec: "{command[0]}": {(error.strerror or str(error)).lower()}'.encode())
+        _fail(plan, f'exec: "{plan.argv[0]}": {(error.strerror or str(error)).lower()}')
+
+
+def _load(fd: int) -> Plan:
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return Plan(marshal.load(file))
+
+
+def _store(value: bytes) -> int:
+    """A descriptor that the next program inherits."""
+    fd = os.memfd_create("plan", 0)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(value)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _fail(plan: Plan, message: str) -> None:
+    os.write(plan.channel, message.encode())
     os._exit(127)
 
 
+def _guard(libc: ctypes.CDLL, parent: int) -> None:
+    """Die with the plane, and never get more rights."""
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if parent and os.getppid() != parent:
+        # The plane died before the line above: nobody would end this process.
+        os._exit(137)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _wrap(plan: Plan) -> None:
+    """Become the sandbox program, which starts this file again within."""
+    program, *options = plan.wrapper
+    inner = {**vars(plan), "wrapper": [], "parent": 0}
+    args = _store(b"".join(os.fsencode(option) + b"\0" for option in options))
+    start = [plan.python, "-I", "-S", plan.launch, str(_store(marshal.dumps(inner)))]
+    os.set_inheritable(plan.channel, True)
+    os.execv(program, [program, "--args", str(args), "--", *start])
+
+
+def _join(libc: ctypes.CDLL, plan: Plan) -> None:
+    """Enter the namespaces behind a pidfd. Returns in a child; this process ends as the child does."""
+    if libc.setns(plan.join, _NAMESPACES) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"entering the container failed: {os.strerror(number)}")
+    os.close(plan.join)
+    child = os.fork()
+    if child != 0:
+        os.close(plan.channel)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        os._exit(128 - code if code < 0 else code)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # Entering a user namespace gives every capability in it; the container's own program has none.
+    for capability in range(_LAST_CAPABILITY + 1):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def _become(plan: Plan) -> None:
+    channel = plan.channel
+    os.set_inheritable(channel, False)
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    if plan.tty:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    os.write(channel, READY)
+    if not os.read(channel, 1):
+        os._exit(137)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    os.umask(0o022)
+    os.chdir(plan.cwd)
+    os.execvpe(plan.argv[0], plan.argv, plan.env)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(int(sys.argv[1]))

@@ -15,6 +15,7 @@ from agentops._version import __version__
 from agentops.controller import Client
 from agentops.kube.errors import AlreadyExists, KubeError, NotFound
 from agentops.kube.kinds import LEASE, NODE
+from agentops.local.kubelet.isolation import Chosen
 from agentops.local.kubelet.sandbox import ISOLATION_LABEL
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, rfc3339
@@ -55,15 +56,15 @@ def node_object(name: str, tier: str) -> dict[str, Any]:
     }
 
 
-def node_status(name: str, tier: str, host_ip: str, now: str, before: Object) -> dict[str, Any]:
-    """The status. Conditions keep the time of their last change from `before`."""
+def node_status(name: str, tier: str, isolation: str, host_ip: str, now: str, before: Object) -> dict[str, Any]:
+    """The status; `isolation` says in words what the tier lacks. Conditions keep their last change from `before`."""
     isolated = tier != "prefix"
-    shared = "pods share the host's file system, user and network; limits and read-only mounts are not enforced"
+    reason = "Tier" + "".join(word.capitalize() for word in tier.split("-"))
     wanted = [
         ("MemoryPressure", "False", "KubeletHasSufficientMemory", "the process kubelet does not watch memory"),
         ("DiskPressure", "False", "KubeletHasNoDiskPressure", "the process kubelet does not watch disks"),
         ("PIDPressure", "False", "KubeletHasSufficientPID", "the process kubelet does not watch processes"),
-        ("IsolationEnforced", "True" if isolated else "False", f"Tier{tier.capitalize()}", "" if isolated else shared),
+        ("IsolationEnforced", "True" if isolated else "False", reason, isolation),
         ("Ready", "True", "KubeletReady", "the process kubelet is posting ready status"),
     ]
     known = {c["type"]: c for c in before.get("conditions") or ()}
@@ -102,11 +103,12 @@ def _condition(kind: str, status: str, reason: str, message: str, before: Object
 class NodeReporter:
     """Registers the node, then keeps its lease and, more rarely, its status fresh."""
 
-    def __init__(self, client: Client, clock: Clock, name: str, tier: str, host_ip: str) -> None:
+    def __init__(self, client: Client, clock: Clock, name: str, isolation: Chosen, host_ip: str) -> None:
         self._api = client.live
         self._clock = clock
         self._name = name
-        self._tier = tier
+        self._tier = isolation.sandbox.tier
+        self._isolation = "; ".join([*isolation.sandbox.caveats, *filter(None, [isolation.shortfall])])
         self._host_ip = host_ip
 
     async def run(self) -> None:
@@ -134,7 +136,7 @@ class NodeReporter:
         if labels.items() - (node["metadata"].get("labels") or {}).items():
             node = await self._api.patch(NODE, self._name, {"metadata": {"labels": labels}})
         now = rfc3339(self._clock.now())
-        status = node_status(self._name, self._tier, self._host_ip, now, node.get("status") or {})
+        status = node_status(self._name, self._tier, self._isolation, self._host_ip, now, node.get("status") or {})
         await self._api.patch(NODE, self._name, {"status": status}, subresource="status")
 
     async def _renew(self) -> None:

@@ -26,7 +26,7 @@ from anyio.abc import TaskGroup
 
 from agentops.kube.errors import KubeError
 from agentops.local.kubelet.backoff import PullBackOff
-from agentops.local.kubelet.container import Container, Run, containers_of
+from agentops.local.kubelet.container import Container, Run, containers_of, spec_of
 from agentops.local.kubelet.container_config import Plan, plan_container
 from agentops.local.kubelet.errors import ContainerConfig, ImageNotMapped, PodRefused, StartError, VolumeNotReady
 from agentops.local.kubelet.exec import run_command
@@ -97,7 +97,7 @@ class PodWorker:
         self.pod = pod
         meta = pod["metadata"]
         for container in self.containers.values():
-            container.spec = _spec_of(pod, container.name) or container.spec
+            container.spec = spec_of(pod, container.name) or container.spec
         if meta.get("deletionTimestamp"):
             grace_s = meta.get("deletionGracePeriodSeconds")
             grace_s = _DEFAULT_GRACE_S if grace_s is None else grace_s
@@ -138,6 +138,7 @@ class PodWorker:
                     self._deadline = min(self._deadline, self._clock.boottime() + self._host.stop_grace_s)
                     await self._stop_containers(quiet=True)
                 self._host.addresses.release(self.uid)
+                self._host.hosts.forget_pod(self.pod_dir)
             tg.cancel_scope.cancel()
 
     async def _live(self) -> None:
@@ -183,6 +184,7 @@ class PodWorker:
             else self._host.addresses.allocate(self.uid, ports, preferred=self.pod_ip)
         )
         self.pod_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._host.hosts.add_pod(self.pod_dir, self.pod, self.pod_ip)
         if not any(container.attempts for container in self.containers.values()):
             self._report_unenforced()
         volumes = PodVolumes(
@@ -274,7 +276,7 @@ class PodWorker:
         """Start a container's program; None when it could not be executed, which its state then says."""
         image = await self._find_image(container)
         plan = await self._configure(container, image)
-        # A spawned process must be known to us, whatever is cancelled meanwhile.
+        # A started run must be known to us, whatever is cancelled meanwhile.
         with anyio.CancelScope(shield=True):
             run = await self._spawn(container, plan)
         if run is not None:
@@ -592,11 +594,3 @@ class PodWorker:
 
     def _of_role(self, *roles: str) -> list[Container]:
         return [c for c in self.containers.values() if c.role in roles]
-
-
-def _spec_of(pod: Object, name: str) -> Object | None:
-    spec = pod["spec"]
-    for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
-        if container["name"] == name:
-            return dict(container)
-    return None

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentops.local.kubelet.process import Command
 from agentops.local.kubelet.sandbox import Box
+from agentops.local.kubelet.starting import Command
+from agentops.net.resolve import RESOLVE_VAR
 
 Object = Mapping[str, Any]
 
@@ -26,6 +27,7 @@ class PrefixSandbox:
     """The sandbox that works everywhere. `uid` is the user the plane runs as."""
 
     tier = "prefix"
+    caveats = ("pods share the host's file system, user and network; limits and read-only mounts are not enforced",)
 
     def __init__(self, uid: int | None = None) -> None:
         self._uid = os.getuid() if uid is None else uid
@@ -90,7 +92,8 @@ class PrefixSandbox:
         changed = {name: change(value) for name, value in env.items()}
         if changed.get("HOME") == _TMP:
             changed["HOME"] = tmp
-        return {"TMPDIR": tmp, **changed, "AGENTOPS_ROOT": self.root(box)}
+        names = {RESOLVE_VAR: str(box.names)} if box.names else {}
+        return {"TMPDIR": tmp, **changed, **names, "AGENTOPS_ROOT": self.root(box)}
 
     def _cwd(self, box: Box) -> Path:
         path = self.host_path(box, box.working_dir) if box.working_dir else Path(self.root(box))

@@ -3,6 +3,10 @@
 Every program is started through `launch.py` in its own session, dies with the plane (PR_SET_PDEATHSIG)
 and is waited for through a pidfd, so no thread and no child watcher is involved. The plane is a subreaper:
 orphans of a container become its children, and `ProcessTable.run` reaps or ends them.
+
+What is started is the leader; what is signalled and entered is the program. They are one process, unless a sandbox
+program stands between them (leader: the sandbox program, program: what runs within) or the program joined a
+container (leader: who waits for it).
 """
 
 from __future__ import annotations
@@ -11,44 +15,33 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import pty
+import signal
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from signal import SIGKILL
 from typing import Protocol
 
 import anyio
-from attrs import frozen
 
 from agentops.local.kubelet import strays
 from agentops.local.kubelet.errors import StartError
+from agentops.local.kubelet.starting import Command, Reader, Started, greet, start
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock
 
 log = get_logger("kubelet.process")
 
-_LAUNCH = str(Path(__file__).with_name("launch.py"))
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 _SWEEP_S = 5.0
 _FORGOTTEN_S = 30.0
 """A zombie child nobody has collected for so long was inherited, not started by someone here."""
 _DRAIN_S = 1.0
-
-
-@frozen(slots=True)
-class Command:
-    """What to execute on this machine: nothing of a pod's view is left in it."""
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: Path
-
+_START_S = 30.0
 
 Sink = Callable[[str, bytes], Awaitable[None]]
 
@@ -57,7 +50,9 @@ class Process(Protocol):
     """A started program, as containers and exec sessions see it."""
 
     @property
-    def pid(self) -> int: ...
+    def pid(self) -> int:
+        """The program's own, not that of a sandbox around it."""
+        ...
 
     async def pump(self, sink: Sink) -> None:
         """Give ("stdout"|"stderr", bytes) to `sink` until the program has ended and its output is drained."""
@@ -100,94 +95,62 @@ class Spawner(Protocol):
         ...
 
 
-class _Reader:
-    """Reads a pipe or a terminal without blocking the loop."""
-
-    def __init__(self, fd: int) -> None:
-        os.set_blocking(fd, False)
-        self._fd = fd
-
-    async def read(self) -> bytes:
-        """The next bytes; empty at the end."""
-        while self._fd >= 0:
-            try:
-                return os.read(self._fd, 65536)
-            except BlockingIOError:
-                try:
-                    await anyio.wait_readable(self._fd)
-                except (anyio.ClosedResourceError, ValueError):
-                    return b""
-            except OSError:
-                # EIO: the last program on the terminal is gone.
-                return b""
-        return b""
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            anyio.notify_closing(fd)
-            os.close(fd)
-
-
-class _Writer:
-    """Writes to a pipe or a terminal without blocking the loop."""
-
-    def __init__(self, fd: int) -> None:
-        os.set_blocking(fd, False)
-        self._fd = fd
-        self._lock = anyio.Lock()
-
-    async def write(self, data: bytes) -> None:
-        """Everything, or nothing more once the other end is gone."""
-        view = memoryview(data)
-        async with self._lock:
-            while view and self._fd >= 0:
-                try:
-                    view = view[os.write(self._fd, view) :]
-                except BlockingIOError:
-                    try:
-                        await anyio.wait_writable(self._fd)
-                    except (anyio.ClosedResourceError, ValueError):
-                        return
-                except OSError:
-                    return
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            anyio.notify_closing(fd)
-            os.close(fd)
-
-
 class HostProcess:
     """A program started by `ProcessTable`, which also runs `watch`."""
 
-    def __init__(
-        self,
-        popen: subprocess.Popen[bytes],
-        *,
-        root: str,
-        container: bool,
-        started: Collection[int],
-        streams: Mapping[str, _Reader],
-        stdin: _Writer | None,
-        terminal: int = -1,
-    ) -> None:
-        self.pid = popen.pid
+    def __init__(self, started: Started, *, root: str, container: bool, others: Collection[int]) -> None:
+        self.leader = started.popen.pid
+        self.pid = started.popen.pid
         self.root = root
         self.scope = anyio.CancelScope(shield=True)
         self._container = container
-        self._started = started
-        self._popen = popen
-        self._streams = streams
-        self._stdin = stdin
-        self._terminal = terminal
+        self._others = others
+        self._popen = started.popen
+        self._channel = started.channel
+        self._streams = started.streams
+        self._stdin = started.stdin
+        self._terminal = started.terminal
+        self._pidfd = -1
         self._code: int | None = None
         self._done = anyio.Event()
 
+    async def begin(self) -> None:
+        """Wait until the program is executing. Raises StartError, and has ended then."""
+        message = f"it has not started within {_START_S:g} s"
+        # A spawned process must be known to us, whatever is cancelled meanwhile.
+        with anyio.CancelScope(shield=True):
+            try:
+                with anyio.move_on_after(_START_S):
+                    self.pid, self._pidfd = await greet(self._channel, self.leader)
+                    return
+            except StartError as error:
+                message = str(error) or await self._last_words()
+            finally:
+                anyio.notify_closing(self._channel)
+                self._channel.close()
+            self.kill_tree()
+            await self.wait()
+            self.close()
+        raise StartError(message)
+
+    async def _last_words(self) -> str:
+        """What a sandbox program said before it gave up."""
+        reader = self._streams.get("stderr") or self._streams["stdout"]
+        told = b""
+        with anyio.move_on_after(_DRAIN_S):
+            while data := await reader.read():
+                told += data
+        lines = told.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else "the sandbox ended without a word"
+
+    @property
+    def pidfd(self) -> int:
+        """Names the program, also when its pid has been given to another process; -1 when it has ended."""
+        return -1 if self.exited else self._pidfd
+
     async def watch(self) -> None:
         """Wait for the program through a pidfd, end what a container leaves behind, publish the exit code."""
-        fd = os.pidfd_open(self.pid)
+        fd = os.pidfd_open(self.leader)
         try:
             await anyio.wait_readable(fd)
         finally:
@@ -207,7 +170,7 @@ class HostProcess:
 
     async def _end_descendants(self) -> None:
         for _ in range(100):
-            if not strays.kill_round({self.pid}, self.root, started=self._started):
+            if not strays.kill_round({self.leader}, self.root, started=self._others):
                 return
             await anyio.sleep(0.02)
         log.warning("kubelet.strays_survive", root=self.root)
@@ -222,7 +185,7 @@ class HostProcess:
         return self._code
 
     async def pump(self, sink: Sink) -> None:
-        async def copy(name: str, reader: _Reader) -> None:
+        async def copy(name: str, reader: Reader) -> None:
             while data := await reader.read():
                 await sink(name, data)
 
@@ -260,13 +223,13 @@ class HostProcess:
                 fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def signal(self, number: int) -> None:
-        # Not reaped yet, so the pid still is this program's.
-        if self._popen.returncode is None:
-            strays.send(self.pid, number)
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
 
     def kill_tree(self) -> None:
         if self._popen.returncode is None:
-            strays.kill_round({self.pid}, "", started=self._started)
+            strays.kill_round({self.leader}, "", started=self._others)
 
     def close(self) -> None:
         """Release the descriptors."""
@@ -274,6 +237,9 @@ class HostProcess:
             reader.close()
         if self._stdin is not None:
             self._stdin.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
 
 class ProcessTable:
@@ -311,26 +277,25 @@ class ProcessTable:
         """Start a program (see `Spawner`)."""
         if self._tasks is None:
             raise StartError("the kubelet is not running")
-        with anyio.CancelScope(shield=True):
-            container = pidfile is not None
-            process, error_fd = _start(
-                command, root=root, container=container, started=self._running.keys(), stdin=stdin, tty=tty
-            )
-            self._running[process.pid] = process
-            self._sessions.add(process.pid)
-            if pidfile is not None:
-                pidfile.parent.mkdir(parents=True, exist_ok=True)
-                strays.write_pidfile(pidfile, process.pid)
-            self._tasks.start_soon(self._watch, process)
-            errors = _Reader(error_fd)
-            try:
-                message = await errors.read()
-            finally:
-                errors.close()
-            if message:
-                await process.wait()
-                process.close()
-                raise StartError(message.decode("utf-8", "replace"))
+        process = self._start(command, root, stdin, tty, container=pidfile is not None)
+        if pidfile is not None:
+            pidfile.parent.mkdir(parents=True, exist_ok=True)
+            strays.write_pidfile(pidfile, process.leader)
+        await process.begin()
+        return process
+
+    def _start(self, command: Command, root: str, stdin: bool, tty: bool, *, container: bool) -> HostProcess:
+        assert self._tasks is not None
+        joined = -1
+        if command.join:
+            joined = next((p.pidfd for p in self._running.values() if p.pid == command.join), -1)
+            if joined < 0:
+                raise StartError("the container's program has ended")
+        started = start(command, mark=root, stdin=stdin, tty=tty, join_fd=joined)
+        process = HostProcess(started, root=root, container=container, others=self._running.keys())
+        self._running[process.leader] = process
+        self._sessions.add(process.leader)
+        self._tasks.start_soon(self._watch, process)
         return process
 
     async def end_all(self) -> None:
@@ -350,7 +315,7 @@ class ProcessTable:
         # Shielded: a plane that stops still wants to see its containers end.
         with process.scope:
             await process.watch()
-        self._running.pop(process.pid, None)
+        self._running.pop(process.leader, None)
 
     async def _sweep_forever(self) -> None:
         while True:
@@ -375,75 +340,9 @@ class ProcessTable:
                 continue
             root = strays.pod_root(stat.pid)
             if root and strays.below(root, str(self._pods_dir)) and root not in roots:
-                strays.send(stat.pid, SIGKILL)
+                strays.send(stat.pid, signal.SIGKILL)
         self._zombies = zombies
         self._sessions &= {stat.sid for stat in processes.values()} | set(self._running)
-
-
-def _start(
-    command: Command, *, root: str, container: bool, started: Collection[int], stdin: bool, tty: bool
-) -> tuple[HostProcess, int]:
-    """Fork and exec the launcher; the descriptor tells whether the program itself could be executed."""
-    opened: list[int] = []
-    child_side: list[int] = []
-
-    def pipe() -> tuple[int, int]:
-        reader, writer = os.pipe()
-        opened.extend((reader, writer))
-        return reader, writer
-
-    try:
-        error_read, error_write = pipe()
-        child_side.append(error_write)
-        streams: dict[str, _Reader] = {}
-        stdin_writer: _Writer | None = None
-        terminal = -1
-        if tty:
-            terminal, slave = pty.openpty()
-            opened.extend((terminal, slave))
-            child_side.append(slave)
-            child_in = child_out = child_err = slave
-            keyboard = os.dup(terminal)
-            opened.append(keyboard)
-            streams["stdout"] = _Reader(terminal)
-            stdin_writer = _Writer(keyboard)
-        else:
-            out_read, child_out = pipe()
-            err_read, child_err = pipe()
-            child_side.extend((child_out, child_err))
-            streams = {"stdout": _Reader(out_read), "stderr": _Reader(err_read)}
-            if stdin:
-                child_in, in_write = pipe()
-                stdin_writer = _Writer(in_write)
-            else:
-                child_in = os.open(os.devnull, os.O_RDONLY)
-                opened.append(child_in)
-            child_side.append(child_in)
-        launcher = [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), str(error_write), "1" if tty else "0"]
-        popen = subprocess.Popen(
-            [*launcher, str(command.cwd), "--", *command.argv],
-            stdin=child_in,
-            stdout=child_out,
-            stderr=child_err,
-            env=dict(command.env),
-            start_new_session=True,
-            pass_fds=(error_write,),
-        )
-    except OSError as error:
-        for fd in opened:
-            os.close(fd)
-        raise StartError(f'exec: "{command.argv[0] if command.argv else ""}": {error.strerror or error}') from error
-    except ValueError as error:
-        # A NUL byte: no argument or variable of a program can hold one.
-        for fd in opened:
-            os.close(fd)
-        raise StartError(f"exec: the command, or a variable of its environment, is not possible: {error}") from error
-    for fd in child_side:
-        os.close(fd)
-    process = HostProcess(
-        popen, root=root, container=container, started=started, streams=streams, stdin=stdin_writer, terminal=terminal
-    )
-    return process, error_read
 
 
 @contextmanager

@@ -14,11 +14,13 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from agentops.local.kubelet.errors import PodRefused
-from agentops.local.kubelet.process import Command
+from agentops.local.kubelet.starting import Command
 
 Object = Mapping[str, Any]
 
 ISOLATION_LABEL = "agentops.io/isolation"
+IMAGE_USER = 65532
+"""User and group of the one image, where the pod does not say otherwise."""
 
 
 @frozen(slots=True)
@@ -43,6 +45,14 @@ class Box:
     """The program maps pod paths itself; see `ImageSpec`."""
     literal: frozenset[str] = frozenset()
     """Words and values that name things of this machine (the image's program, `--pod-env` values): never rewritten."""
+    names: Path | None = None
+    """Names of Services as seen from the pod's namespace; replaced as a whole when they change."""
+    hosts: Path | None = None
+    """The pod's /etc/hosts; written in place when it changes."""
+    hostname: str = ""
+    user: int = IMAGE_USER
+    group: int = IMAGE_USER
+    read_only_root: bool = False
 
 
 class Sandbox(Protocol):
@@ -51,6 +61,11 @@ class Sandbox(Protocol):
     @property
     def tier(self) -> str:
         """The value of the node label `agentops.io/isolation`."""
+        ...
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What no pod gets from it, in words for the node's condition."""
         ...
 
     def unenforced(self, pod: Object) -> list[str]:
@@ -78,6 +93,12 @@ class Sandbox(Protocol):
         ...
 
 
+def containers(pod: Object) -> list[Object]:
+    """All containers of a pod, init containers first."""
+    spec = pod.get("spec") or {}
+    return [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+
+
 def check_allowed(pod: Object) -> None:
     """Raises PodRefused for what no sandbox of this node gives, whatever its tier."""
     spec = pod.get("spec") or {}
@@ -86,7 +107,7 @@ def check_allowed(pod: Object) -> None:
             raise PodRefused(
                 f'volume "{volume["name"]}": hostPath is refused by the process kubelet; use emptyDir or a claim'
             )
-    for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
+    for container in containers(pod):
         if (container.get("securityContext") or {}).get("privileged"):
             raise PodRefused(
                 f'container "{container["name"]}": securityContext.privileged is refused by the process kubelet'

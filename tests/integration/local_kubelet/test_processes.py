@@ -17,7 +17,8 @@ from support.kubelet import processes_with
 from agentops.local.kubelet import strays
 from agentops.local.kubelet.errors import StartError
 from agentops.local.kubelet.exec import ExecSession, run_command
-from agentops.local.kubelet.process import Command, ProcessTable
+from agentops.local.kubelet.process import ProcessTable
+from agentops.local.kubelet.starting import Command
 
 pytestmark = pytest.mark.anyio
 
@@ -203,7 +204,8 @@ async def test_a_command_that_is_cancelled_is_ended(processes: ProcessTable, tmp
 _PLANE = """
 import sys, anyio
 from pathlib import Path
-from agentops.local.kubelet.process import Command, ProcessTable
+from agentops.local.kubelet.process import ProcessTable
+from agentops.local.kubelet.starting import Command
 from agentops.values.clock import SystemClock
 
 async def main():
