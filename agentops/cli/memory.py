@@ -32,13 +32,59 @@ from agentops.cli.options import role_options
     type=click.Path(path_type=Path),
     help="File with the bearer token that callers must send.",
 )
+@click.option(
+    "--retention",
+    envvar="MEMORY_RETENTION",
+    multiple=True,
+    metavar="TYPE=AGE",
+    help="Observations of TYPE not written or repeated for AGE (90d, 720h) go to the trash; * is every other type.",
+)
+@click.option(
+    "--max-observations",
+    envvar="MEMORY_MAX_OBSERVATIONS",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Observations a project may have, the longest unused go to the trash; 0 is any number.",
+)
+@click.option(
+    "--trash-retention",
+    envvar="MEMORY_TRASH_RETENTION",
+    metavar="AGE",
+    help="How long the trash keeps a row; without it, for ever.",
+)
+@click.option(
+    "--snapshot-dir",
+    envvar="MEMORY_SNAPSHOT_DIR",
+    type=click.Path(path_type=Path),
+    help="Directory for a copy of the database every day.",
+)
+@click.option(
+    "--snapshot-keep",
+    envvar="MEMORY_SNAPSHOT_KEEP",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="How many of those copies stay.",
+)
 @click.option("--insecure", is_flag=True, help="No authentication. Development only.")
 @click.option("--database-url", envvar="DATABASE_URL", hidden=True)
 @role_options("agentops-memory")
 def memory(
-    listen: str, db: Path, dedupe_window: str, token_file: Path | None, insecure: bool, database_url: str | None
+    listen: str,
+    db: Path,
+    dedupe_window: str,
+    token_file: Path | None,
+    retention: tuple[str, ...],
+    max_observations: int,
+    trash_retention: str | None,
+    snapshot_dir: Path | None,
+    snapshot_keep: int,
+    insecure: bool,
+    database_url: str | None,
 ) -> None:
     """Run the memory service: sessions, observations, search and context over HTTP."""
+    from agentops.memory.retention import Retention, parse_age, parse_ages
     from agentops.memory.service import MemoryOptions, MemoryService
     from agentops.net.errors import UsageError
     from agentops.net.paths import pod_path
@@ -52,6 +98,14 @@ def memory(
             window_s = parse_duration(dedupe_window)
         except ValueError as error:
             raise UsageError(f"--dedupe-window: {error}") from error
+        try:
+            policy = Retention(
+                age_s=parse_ages(retention),
+                most=max_observations,
+                trash_s=parse_age(trash_retention) if trash_retention else None,
+            )
+        except ValueError as error:
+            raise UsageError(f"--retention, --trash-retention: {error}") from error
         if window_s < 0:
             raise UsageError(f"--dedupe-window: {dedupe_window!r} is negative; write a duration such as 15m, or 0")
     except UsageError as error:
@@ -63,6 +117,9 @@ def memory(
             dedupe_window_s=window_s,
             token_file=None if token_file is None else pod_path(token_file),
             insecure=insecure,
+            retention=policy,
+            snapshot_dir=None if snapshot_dir is None else pod_path(snapshot_dir),
+            snapshot_keep=snapshot_keep,
         )
     )
     run_until_signal(service.run)

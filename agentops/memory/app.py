@@ -6,7 +6,8 @@ counted in `agentops_memory_requests_total{route,code}` by its template, refused
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import anyio
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
@@ -17,10 +18,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentops.api.codec import dumps
-from agentops.api.memory import MAX_BODY_BYTES, MAX_SCOPE, MAX_TYPE
+from agentops.api.codec import dumps, to_wire
+from agentops.api.memory import MAX_BODY_BYTES, ContextObservation, SearchHit
+from agentops.api.memory_access import bearer_project
 from agentops.memory import transfer, validation
-from agentops.memory.errors import InvalidRequest, MemoryServiceError, PayloadTooLarge
+from agentops.memory.errors import Forbidden, MemoryServiceError, PayloadTooLarge, RequestTimeout
+from agentops.memory.listing import Page
+from agentops.memory.ranking import TOPIC_RANK
+from agentops.memory.retention import Retention
 from agentops.memory.store import MemoryStore
 from agentops.net.auth import OPEN_PATHS, BearerAuth
 from agentops.net.serve import Readiness, health_routes
@@ -32,7 +37,7 @@ from agentops.values.clock import Clock, SystemClock
 log = get_logger("memory.http")
 
 BODY_TIMEOUT_S = 15.0
-"""How long a client may take to send one JSON body."""
+"""How long a client may take to send one JSON body, or the next piece of an import."""
 
 Handler = Callable[[Request, Span], Awaitable[Response]]
 
@@ -40,28 +45,34 @@ Handler = Callable[[Request, Span], Awaitable[Response]]
 class MemoryApi:
     """The handlers, one per route of the table at the bottom of the class."""
 
-    def __init__(self, store: MemoryStore, clock: Clock) -> None:
+    def __init__(self, store: MemoryStore, clock: Clock, retention: Retention) -> None:
         self._store = store
         self._clock = clock
+        self._retention = retention
 
     async def create_session(self, request: Request, span: Span) -> Response:
-        session = await self._store.create_session(validation.new_session(await _object(request)))
+        new = validation.new_session(await _object(request))
+        _may_write(request, new.project)
+        session = await self._store.create_session(new, _holder(request))
         span.set_attributes({"memory.project": session.project, "memory.session.id": session.id})
         return _json(session, 201)
 
     async def end_session(self, request: Request, span: Span) -> Response:
         messages = validation.end_session(await _object(request)).messages
-        ended = await self._store.end_session(request.path_params["id"], messages)
+        session = validation.session_id(request.path_params["id"])
+        ended = await self._store.end_session(session, messages, _reader(request))
         span.set_attributes({"memory.session.id": ended.session_id, "memory.session.message_count": len(messages)})
         return _json(ended)
 
     async def recent_sessions(self, request: Request, span: Span) -> Response:
         query = request.query_params
-        return _json(await self._store.recent_sessions(validation.project(query), validation.limit(query, 5)))
+        page = await self._store.recent_sessions(_reader(request), validation.limit(query, 5), validation.cursor(query))
+        return _page(request, page)
 
     async def add_observation(self, request: Request, span: Span) -> Response:
         new = validation.new_observation(await _object(request))
-        saved = await self._store.save(new)
+        _may_write(request, new.project)
+        saved = await self._store.save(new, _holder(request))
         span.set_attributes(
             {
                 "memory.project": new.project,
@@ -75,58 +86,64 @@ class MemoryApi:
 
     async def recent_observations(self, request: Request, span: Span) -> Response:
         query = request.query_params
-        return _json(
-            await self._store.recent_observations(
-                validation.project(query), _word(request, "type"), _word(request, "scope"), validation.limit(query, 20)
-            )
-        )
+        where = validation.row_filter(query, _reader(request))
+        page = await self._store.recent_observations(where, validation.limit(query, 20), validation.cursor(query))
+        return _page(request, page)
 
     async def get_observation(self, request: Request, span: Span) -> Response:
-        return _json(await self._store.observation(_id(request, span)))
+        return _json(await self._store.observation(_id(request, span), _reader(request)))
+
+    async def revisions(self, request: Request, span: Span) -> Response:
+        return _json(await self._store.revisions(_id(request, span), _reader(request)))
 
     async def update_observation(self, request: Request, span: Span) -> Response:
         row = _id(request, span)
-        return _json(await self._store.patch(row, validation.observation_patch(await _object(request))))
+        patch = validation.observation_patch(await _object(request))
+        return _json(await self._store.patch(row, patch, _reader(request)))
 
     async def delete_observation(self, request: Request, span: Span) -> Response:
         row, hard = _id(request, span), validation.flag(request.query_params, "hard")
         span.set_attribute("memory.observation.hard_delete", hard)
-        if await self._store.delete(row, hard=hard):
+        if await self._store.delete(row, hard=hard, reader=_reader(request)):
             log.info("observation.deleted", id=row, hard=hard)
         return Response(status_code=204)
 
+    async def trash(self, request: Request, span: Span) -> Response:
+        query = request.query_params
+        page = await self._store.trash(_reader(request), validation.limit(query, 20), validation.cursor(query))
+        items = [to_wire(row.observation) | {"deleted_at": to_wire(row)["deleted_at"]} for row in page.items]
+        return _page(request, Page(items=items, after=page.after))
+
+    async def restore(self, request: Request, span: Span) -> Response:
+        return _json(await self._store.restore(_id(request, span), _reader(request)))
+
+    async def prune(self, request: Request, span: Span) -> Response:
+        done = await self._store.prune(self._retention, _reader(request))
+        log.info("memory.pruned", expired=done.expired, over_limit=done.over_limit, purged=done.purged)
+        return _json(done)
+
+    async def vacuum(self, request: Request, span: Span) -> Response:
+        if _holder(request):
+            raise Forbidden("this bearer is of one project; the whole database is vacuumed with the service's own")
+        before, after = await self._store.vacuum()
+        return _json({"bytes_before": before, "bytes_after": after})
+
     async def search(self, request: Request, span: Span) -> Response:
         query = request.query_params
-        if "q" not in query:
-            raise InvalidRequest(["q is required"])
-        hits = await self._store.search(
-            query["q"],
-            validation.project(query),
-            _word(request, "type"),
-            _word(request, "scope"),
-            validation.limit(query, 10),
-        )
+        text = validation.search_text(query, "q", required=True)
+        where = validation.row_filter(query, _reader(request))
+        hits = await self._store.search(text, where, validation.limit(query, 10))
         for hit in hits:
-            span.add_event(
-                "search.result",
-                {
-                    "memory.injected.observation_id": hit.id,
-                    "memory.injected.type": hit.type,
-                    "memory.injected.title": hit.title,
-                    "memory.injected.rank": hit.rank,
-                },
-            )
+            attributes = _injected(hit, "topic_key" if hit.rank == TOPIC_RANK else "fts5_bm25")
+            span.add_event("search.result", {**attributes, "memory.injected.rank": hit.rank})
         return _json(hits)
 
     async def fetch_context(self, request: Request, span: Span) -> Response:
         query = request.query_params
-        project, words = validation.project(query, required=True), query.get("query", "")
+        project, words = _reader(request, required=True), validation.search_text(query, "query")
+        scope = validation.row_filter(query, project).scope
         context = await self._store.context(
-            project,
-            _word(request, "scope"),
-            words,
-            validation.limit(query, 5),
-            validation.max_tokens(query),
+            project, scope, words, validation.limit(query, 5), validation.max_tokens(query)
         )
         span.set_attributes(
             {
@@ -136,31 +153,20 @@ class MemoryApi:
             }
         )
         for row in context.recent_observations:
-            span.add_event(
-                "context.injected",
-                {
-                    "memory.injected.observation_id": row.id,
-                    "memory.injected.type": row.type,
-                    "memory.injected.title": row.title,
-                    "memory.injected.method": row.method,
-                },
-            )
+            span.add_event("context.injected", _injected(row, row.method))
         return _json(context)
 
     async def timeline(self, request: Request, span: Span) -> Response:
         query = request.query_params
         row = validation.observation_id(query.get("observation_id"), "observation_id")
-        return _json(
-            await self._store.timeline(
-                row, validation.neighbours(query, "before"), validation.neighbours(query, "after")
-            )
-        )
+        before, after = validation.neighbours(query, "before"), validation.neighbours(query, "after")
+        return _json(await self._store.timeline(row, before, after, _reader(request)))
 
     async def stats(self, request: Request, span: Span) -> Response:
-        return _json(await self._store.stats(validation.project(request.query_params)))
+        return _json(await self._store.stats(_reader(request)))
 
     async def export(self, request: Request, span: Span) -> Response:
-        project, now = validation.project(request.query_params), self._clock.now().isoformat(timespec="milliseconds")
+        project, now = _reader(request), self._clock.now().isoformat(timespec="milliseconds")
         stamp = now.replace("+00:00", "Z")
         if request.query_params.get("format") == "ndjson" or transfer.NDJSON in request.headers.get("accept", ""):
             return StreamingResponse(transfer.export_lines(self._store, project, stamp), media_type=transfer.NDJSON)
@@ -168,10 +174,12 @@ class MemoryApi:
         return StreamingResponse(document, media_type="application/json")
 
     async def import_(self, request: Request, span: Span) -> Response:
+        holder, chunks = _holder(request), _chunks(request)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == transfer.NDJSON:
-            done = await transfer.import_lines(self._store, request.stream())
+            done = await transfer.import_lines(self._store, chunks, holder)
         else:
-            done = await transfer.import_document(self._store, await _body(request, transfer.MAX_DOCUMENT_BYTES, None))
+            body = await _collect(request, chunks, transfer.MAX_DOCUMENT_BYTES)
+            done = await transfer.import_document(self._store, body, holder)
         log.info("memory.imported", sessions=done.imported_sessions, observations=done.imported_observations)
         return _json(done)
 
@@ -182,15 +190,20 @@ class MemoryApi:
             ("GET", "/sessions/recent", "recent_sessions", self.recent_sessions),
             ("POST", "/observations", "add_observation", self.add_observation),
             ("GET", "/observations/recent", "recent_observations", self.recent_observations),
+            ("GET", "/observations/trash", "trash", self.trash),
             ("GET", "/observations/{id}", "get_observation", self.get_observation),
             ("PATCH", "/observations/{id}", "update_observation", self.update_observation),
             ("DELETE", "/observations/{id}", "delete_observation", self.delete_observation),
+            ("GET", "/observations/{id}/revisions", "revisions", self.revisions),
+            ("POST", "/observations/{id}/restore", "restore", self.restore),
             ("GET", "/search", "search", self.search),
             ("GET", "/context", "fetch_context", self.fetch_context),
             ("GET", "/timeline", "timeline", self.timeline),
             ("GET", "/stats", "stats", self.stats),
             ("GET", "/export", "export", self.export),
             ("POST", "/import", "import", self.import_),
+            ("POST", "/prune", "prune", self.prune),
+            ("POST", "/vacuum", "vacuum", self.vacuum),
         ]
         return [
             Route(path, _traced(operation, handler), methods=[method]) for method, path, operation, handler in table
@@ -204,16 +217,22 @@ def build_app(
     token: Callable[[], str] | None,
     ready: Readiness = dict,
     clock: Clock | None = None,
+    retention: Retention | None = None,
 ) -> ASGIApp:
-    """The service as an ASGI app. `token` gives the bearer every route but probes and metrics asks for; None: none."""
+    """The service as an ASGI app.
+
+    `token` gives the bearer every route but probes and metrics asks for, None: none. A bearer of one project, made from
+    it by `api.memory_access`, reaches that project's rows and the global ones.
+    """
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    api_routes = MemoryApi(store, clock or SystemClock()).routes()
+    api_routes = MemoryApi(store, clock or SystemClock(), retention or Retention()).routes()
     routes = [Route("/health", health), *health_routes(registry, ready), *api_routes]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _crash})
-    return _Counted(BearerAuth(app, token, OPEN_PATHS | {"/health"}), routes, registry)
+    guarded = BearerAuth(app, token, OPEN_PATHS | {"/health"}, holder_of=bearer_project)
+    return _Counted(guarded, routes, registry)
 
 
 class _Counted:
@@ -270,24 +289,60 @@ def _traced(operation: str, handler: Handler) -> Callable[[Request], Awaitable[R
     return endpoint
 
 
+def _holder(request: Request) -> str:
+    """The project the bearer is of; empty for the service's own."""
+    return str(getattr(request.state, "holder", ""))
+
+
+def _reader(request: Request, *, required: bool = False) -> str:
+    """The project the request speaks for: its `project`, else its bearer's; empty for all of them.
+
+    Raises InvalidRequest and Forbidden.
+    """
+    holder = _holder(request)
+    asked = validation.project(request.query_params, required=required and not holder)
+    if asked:
+        _may_write(request, asked)
+    return asked or holder
+
+
+def _may_write(request: Request, project: str) -> None:
+    holder = _holder(request)
+    if holder and project != holder:
+        raise Forbidden(f"this bearer is of project {holder!r}, not of {project!r}")
+
+
 async def _object(request: Request) -> dict[str, object]:
-    return dict(validation.parse_object(await _body(request, MAX_BODY_BYTES, BODY_TIMEOUT_S)))
+    with anyio.move_on_after(BODY_TIMEOUT_S):
+        return dict(validation.parse_object(await _collect(request, request.stream(), MAX_BODY_BYTES)))
+    raise RequestTimeout(f"body did not arrive within {BODY_TIMEOUT_S:g} s")
 
 
-async def _body(request: Request, most: int, timeout_s: float | None) -> bytes:
+async def _collect(request: Request, chunks: AsyncIterator[bytes], most: int) -> bytes:
     too_large = PayloadTooLarge(f"body is over {most} bytes; send less, or import as {transfer.NDJSON}")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > most:
         raise too_large
     body = bytearray()
-    with anyio.move_on_after(timeout_s) as reading:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most:
-                raise too_large
-    if reading.cancelled_caught:
-        raise InvalidRequest([f"body did not arrive within {timeout_s:g} s"])
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > most:
+            raise too_large
     return bytes(body)
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    """The body of an import, which may take as long as it likes while something arrives."""
+    stream = aiter(request.stream())
+    while True:
+        try:
+            with anyio.fail_after(BODY_TIMEOUT_S):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise RequestTimeout(f"nothing of the body arrived for {BODY_TIMEOUT_S:g} s") from None
+        yield chunk
 
 
 def _id(request: Request, span: Span) -> int:
@@ -296,16 +351,26 @@ def _id(request: Request, span: Span) -> int:
     return row
 
 
-def _word(request: Request, name: str) -> str:
-    value = request.query_params.get(name, "").strip()
-    most = {"type": MAX_TYPE, "scope": MAX_SCOPE}[name]
-    if len(value) > most:
-        raise InvalidRequest([f"{name} has {len(value)} characters, at most {most} are allowed"])
-    return value.lower() if name == "scope" else value
+def _injected(row: SearchHit | ContextObservation, method: str) -> dict[str, str | int | float]:
+    return {
+        "memory.injected.observation_id": row.id,
+        "memory.injected.type": row.type,
+        "memory.injected.title": row.title,
+        "memory.injected.method": method,
+    }
 
 
 def _json(value: object, status: int = 200) -> Response:
     return Response(dumps(value), status, media_type="application/json")
+
+
+def _page(request: Request, page: Page[Any]) -> Response:
+    """The rows, and where the next ones are in a `Link` header."""
+    answer = _json(page.items)
+    if page.after is not None:
+        url = request.url.include_query_params(cursor=page.after.encode())
+        answer.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return answer
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

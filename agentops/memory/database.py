@@ -11,6 +11,7 @@ Every PRAGMA is read back at start: SQLite ignores one that it does not know or 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from agentops.memory.errors import DatabaseUnusable, StoreBusy, StoreError
+from agentops.memory.errors import DatabaseUnusable, StoreBusy, StoreError, StoreUnavailable
 from agentops.memory.schema import MIGRATIONS
 from agentops.telemetry.logging import get_logger
 
@@ -30,6 +31,8 @@ log = get_logger("memory.database")
 T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 5000
+MAX_WAL_BYTES = 64 << 20
+"""The write-ahead log is emptied when it grew past this; SQLite's own checkpoints keep it at 4 MB when nobody reads."""
 MIN_SQLITE = (3, 37, 0)
 """STRICT tables."""
 
@@ -50,6 +53,9 @@ class Database:
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
         self._settings: dict[str, Any] = {}
+        self._wal = path.with_name(path.name + "-wal")
+        self.trouble: str | None = None
+        """Why the disk refused last, until `probe` finds that it does not any more."""
 
     async def __aenter__(self) -> Database:
         await anyio.to_thread.run_sync(self._open, limiter=self._writing)
@@ -78,8 +84,10 @@ class Database:
 
         def run() -> T:
             connection = self._require_writer()
-            with _translated(), _transaction(connection):
-                return work(connection)
+            with self._watched(), _transaction(connection):
+                result = work(connection)
+            self._bound_wal(connection)
+            return result
 
         return await anyio.to_thread.run_sync(run, limiter=self._writing)
 
@@ -90,12 +98,80 @@ class Database:
             self._require_writer()
             connection = self._readers.pop()
             try:
-                with _translated(), _snapshot(connection):
+                with self._watched(), _snapshot(connection):
                     return work(connection)
             finally:
                 self._readers.append(connection)
 
         return await anyio.to_thread.run_sync(run, limiter=self._reading)
+
+    async def probe(self) -> None:
+        """Write and take back one row, and bring `trouble` up to date. Raises StoreUnavailable."""
+
+        def run() -> None:
+            connection = self._require_writer()
+            with self._watched(), _transaction(connection):
+                connection.execute("CREATE TABLE probe (filler BLOB)")
+                connection.execute("INSERT INTO probe VALUES (zeroblob(8192))")
+                connection.execute("DROP TABLE probe")
+            self.trouble = None
+
+        await anyio.to_thread.run_sync(run, limiter=self._writing)
+
+    async def vacuum(self) -> tuple[int, int]:
+        """Give free pages back to the file system; the file's bytes before and after."""
+
+        def run() -> tuple[int, int]:
+            connection = self._require_writer()
+            before = self.path.stat().st_size
+            with self._watched():
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return before, self.path.stat().st_size
+
+        return await anyio.to_thread.run_sync(run, limiter=self._writing)
+
+    async def snapshot(self, target: Path) -> None:
+        """A consistent copy of the whole database in the new file `target`, while others read and write."""
+
+        def run() -> None:
+            part = target.with_name(target.name + ".part")
+            part.unlink(missing_ok=True)
+            connection = self._connect()
+            try:
+                with self._watched(note=False):
+                    connection.execute("VACUUM INTO ?", (str(part),))
+                with part.open("rb+") as written:
+                    os.fsync(written.fileno())
+                part.replace(target)
+            except OSError as error:
+                raise StoreUnavailable(f"snapshot {target} cannot be written: {error.strerror}") from error
+            finally:
+                connection.close()
+                part.unlink(missing_ok=True)
+
+        await anyio.to_thread.run_sync(run)
+
+    @contextmanager
+    def _watched(self, note: bool = True) -> Iterator[None]:
+        """Errors explained, and remembered in `trouble` as long as they last."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            explained = _explained(error)
+            if note and isinstance(explained, StoreUnavailable):
+                self.trouble = str(explained)
+            raise explained from error
+
+    def _bound_wal(self, connection: sqlite3.Connection) -> None:
+        """Readers that always overlap keep SQLite's own checkpoint from ever starting the log over."""
+        try:
+            if self._wal.stat().st_size > MAX_WAL_BYTES:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except FileNotFoundError:
+            return
+        except sqlite3.Error as error:
+            log.warning("database.checkpoint_failed", db=str(self.path), error=str(error))
 
     def _require_writer(self) -> sqlite3.Connection:
         if self._writer is None:
@@ -176,36 +252,33 @@ def _require_fts5(connection: sqlite3.Connection) -> None:
 
 
 def _migrate(writer: sqlite3.Connection, path: Path) -> None:
-    """Bring the file to the current version, each step in its own transaction."""
-    with _transaction(writer):
-        writer.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
-        row = writer.execute("SELECT version FROM schema_version").fetchone()
-        if row is None:
-            writer.execute("INSERT INTO schema_version (version) VALUES (0)")
-    version = row[0] if row else 0
-    if version > len(MIGRATIONS):
-        raise DatabaseUnusable(
-            f"database {path} has schema version {version}, this program knows up to {len(MIGRATIONS)}; "
-            "run the newer version of agentops that wrote it"
-        )
-    for target in range(version + 1, len(MIGRATIONS) + 1):
+    """Bring the file to the current version, each step in its own transaction.
+
+    A process that dies in a step leaves the file at the version before it. The version is read inside the transaction,
+    so of two processes that start at once one migrates and the other finds it done.
+    """
+    while True:
         with _transaction(writer):
-            for statement in _statements(MIGRATIONS[target - 1]):
-                writer.execute(statement)
-            writer.execute("UPDATE schema_version SET version = ?", (target,))
-        log.info("database.migrated", db=str(path), version=target)
+            version = _version(writer)
+            if version > len(MIGRATIONS):
+                raise DatabaseUnusable(
+                    f"database {path} has schema version {version}, this program knows up to {len(MIGRATIONS)}; "
+                    "run the newer version of agentops that wrote it"
+                )
+            if version == len(MIGRATIONS):
+                return
+            MIGRATIONS[version](writer)
+            writer.execute("UPDATE schema_version SET version = ?", (version + 1,))
+        log.info("database.migrated", db=str(path), version=version + 1)
 
 
-def _statements(script: str) -> Iterator[str]:
-    """`executescript` would commit the transaction that a migration must be in."""
-    pending = ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if sqlite3.complete_statement(pending):
-            yield pending
-            pending = ""
-    if pending.strip():
-        raise ValueError(f"migration ends in the middle of a statement: {pending.strip()[:60]}")
+def _version(writer: sqlite3.Connection) -> int:
+    writer.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+    row = writer.execute("SELECT version FROM schema_version").fetchone()
+    if row is None:
+        writer.execute("INSERT INTO schema_version (version) VALUES (0)")
+        return 0
+    return int(row[0])
 
 
 @contextmanager
@@ -230,13 +303,20 @@ def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise StoreBusy("the database is locked by another process; nothing was changed, try again") from error
-        raise StoreError(f"the database refused: {error}") from error
-    except sqlite3.Error as error:
-        raise StoreError(f"the database refused: {error}") from error
+_FIXES = {
+    sqlite3.SQLITE_FULL: "the disk is full; make room on the volume, or POST /prune and /vacuum",
+    sqlite3.SQLITE_READONLY: "the database is read-only; make its volume and file writable",
+    sqlite3.SQLITE_IOERR: "the disk failed; see the node's log",
+    sqlite3.SQLITE_CANTOPEN: "the file or its directory is gone; mount the volume again and restart",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; restore a snapshot or an export",
+    sqlite3.SQLITE_NOTADB: "the file was overwritten with something else; restore a snapshot or an export",
+}
+
+
+def _explained(error: sqlite3.Error) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy("the database is locked by another process; nothing was changed, try again")
+    if code in _FIXES:
+        return StoreUnavailable(f"nothing was changed, {_FIXES[code]} ({error})")
+    return StoreError(f"the database refused: {error}")

@@ -2,11 +2,15 @@
 
 MemoryServiceError
 ├── InvalidRequest        400: every problem of the request, joined by "; "
+├── Forbidden             403: the bearer is of another project
 ├── NotFound              404: names the object
+├── RequestTimeout        408: the body did not arrive
+├── Conflict              409: the object is there, and is not to be changed like that
 ├── PayloadTooLarge       413: names the limit
 └── StoreError            500: the database refused; the message is safe to show
     ├── DatabaseUnusable  at start: the file cannot be opened, is damaged, or is from a newer version
-    └── StoreBusy         503: another process held the file for longer than the busy timeout
+    ├── StoreBusy         503: another process held the file for longer than the busy timeout
+    └── StoreUnavailable  503: the disk is full, read-only or failing, or the database server is away
 """
 
 from __future__ import annotations
@@ -33,11 +37,32 @@ class InvalidRequest(MemoryServiceError):
         super().__init__("validation failed: " + "; ".join(self.problems))
 
 
+class Forbidden(MemoryServiceError):
+    """The bearer belongs to one project and the request is about another, or about all of them."""
+
+    status = 403
+    kind = "forbidden"
+
+
 class NotFound(MemoryServiceError):
-    """The named object does not exist, or was deleted."""
+    """The named object does not exist, was deleted, or is another project's."""
 
     status = 404
     kind = "not_found"
+
+
+class RequestTimeout(MemoryServiceError):
+    """The client did not send its body in time."""
+
+    status = 408
+    kind = "invalid_input"
+
+
+class Conflict(MemoryServiceError):
+    """What is stored stands against it; the message says what."""
+
+    status = 409
+    kind = "constraint_violation"
 
 
 class PayloadTooLarge(MemoryServiceError):
@@ -52,7 +77,7 @@ class StoreError(MemoryServiceError):
 
 
 class DatabaseUnusable(StoreError):
-    """The database file cannot be used at all; the message names the file and the fix."""
+    """The database cannot be used at all; the message names it and the fix."""
 
 
 class StoreBusy(StoreError):
@@ -60,3 +85,10 @@ class StoreBusy(StoreError):
 
     status = 503
     kind = "db_locked"
+
+
+class StoreUnavailable(StoreError):
+    """Nothing was changed; the same request works once what the message names is repaired."""
+
+    status = 503
+    kind = "db_unavailable"

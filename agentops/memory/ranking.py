@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from agentops.api.memory import ContextObservation, ContextSession, MemoryContext
+from attrs import evolve, frozen
+
+from agentops.api.memory import ContextObservation, ContextSession, MemoryContext, SearchHit
 
 FTS_WEIGHTS = (5.0, 4.0, 3.0, 1.0)
 """bm25 weights of the indexed columns: title, topic_key, tags, content."""
@@ -18,6 +20,18 @@ RECENCY_HALF_LIFE_DAYS = 30.0
 _DAY_MS = 86_400_000
 
 
+@frozen(slots=True, kw_only=True)
+class Candidate:
+    """A row some word found: `score` is the database's own, lower is better."""
+
+    hit: SearchHit
+    score: float
+    updated_at_ms: int
+    uses: int
+    terms: int
+    """How many of the terms it has."""
+
+
 def boosted(bm25: float, *, age_ms: int, uses: int) -> float:
     """A row's rank, lower is better: `bm25` (negative) made up to 20 % stronger when fresh and 30 % when used often.
 
@@ -26,6 +40,28 @@ def boosted(bm25: float, *, age_ms: int, uses: int) -> float:
     recency = 0.2 * math.pow(0.5, max(age_ms, 0) / _DAY_MS / RECENCY_HALF_LIFE_DAYS)
     usage = 0.1 * min(math.log2(max(uses, 1)), 3.0)
     return bm25 * (1.0 + recency + usage)
+
+
+def ranked(
+    by_topic: Sequence[SearchHit], candidates: Sequence[Candidate], *, need: int, now_ms: int, limit: int
+) -> list[SearchHit]:
+    """Rows of the topic first, then candidates by boosted score, each row once.
+
+    Candidates with fewer than `need` terms are left out when one has that many.
+    """
+    if any(candidate.terms >= need for candidate in candidates):
+        candidates = [candidate for candidate in candidates if candidate.terms >= need]
+    scored = sorted(
+        (
+            evolve(row.hit, rank=boosted(row.score, age_ms=now_ms - row.updated_at_ms, uses=row.uses))
+            for row in candidates
+        ),
+        key=lambda hit: hit.rank,
+    )
+    hits: dict[int, SearchHit] = {}
+    for hit in [*by_topic, *scored]:
+        hits.setdefault(hit.id, hit)
+    return list(hits.values())[:limit]
 
 
 def shorten(content: str, runes: int = CONTENT_RUNES) -> str:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
-from attrs import frozen
+from attrs import field, frozen
 
 from agentops.memory.app import build_app
 from agentops.memory.database import Database
 from agentops.memory.errors import DatabaseUnusable
+from agentops.memory.maintenance import keep_probing, keep_pruned, keep_snapshots
+from agentops.memory.retention import Retention
 from agentops.memory.sqlite_store import SqliteStore
 from agentops.net.auth import TokenFile
 from agentops.net.errors import UsageError
@@ -21,6 +23,9 @@ from agentops.telemetry.metrics import Registry
 from agentops.values.clock import Clock, SystemClock
 
 log = get_logger("memory")
+
+IDLE_TIMEOUT_S = 60.0
+"""How long an idle connection stays open for the next request."""
 
 
 @frozen(slots=True, kw_only=True)
@@ -36,6 +41,12 @@ class MemoryOptions:
     """The bearer every caller must send. None only together with `insecure`."""
     insecure: bool = False
     """Serve without authentication; for development, and the log says so."""
+    retention: Retention = field(factory=Retention)
+    """What goes to the trash by itself; nothing does unless said."""
+    snapshot_dir: Path | None = None
+    """Where a copy of the database is written every day; None writes none."""
+    snapshot_keep: int = 7
+    """How many of those copies stay."""
     grace_s: float = 15.0
     """How long open requests get after SIGTERM."""
 
@@ -61,10 +72,14 @@ class MemoryService:
                     store,
                     registry=self.registry,
                     token=token,
-                    ready=lambda: {"database": None if database.is_open else "closed"},
+                    ready=lambda: {"database": store.trouble()},
                     clock=self._clock,
+                    retention=options.retention,
                 )
                 await tasks.start(_serve, app, sock, options.grace_s)
+                tasks.start_soon(keep_probing, store, self._clock)
+                tasks.start_soon(keep_pruned, store, options.retention, self._clock)
+                tasks.start_soon(keep_snapshots, database, options.snapshot_dir, options.snapshot_keep, self._clock)
                 host, port = sock.getsockname()[:2]
                 log.info("memory.ready", host=host, port=port, db=str(options.db), **database.statistics())
                 task_status.started(port)
@@ -87,4 +102,4 @@ class MemoryService:
 
 
 async def _serve(app: object, sock: object, grace_s: float, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    await serve(app, sock, grace_s=grace_s, task_status=task_status)  # type: ignore[arg-type]
+    await serve(app, sock, grace_s=grace_s, keep_alive_s=IDLE_TIMEOUT_S, task_status=task_status)  # type: ignore[arg-type]

@@ -46,34 +46,39 @@ async def export_document(store: MemoryStore, project: str, exported_at: str) ->
     yield b"]}"
 
 
-async def import_document(store: MemoryStore, body: bytes) -> Imported:
-    """All or nothing. Raises InvalidRequest naming the record."""
+async def import_document(store: MemoryStore, body: bytes, reader: str = "") -> Imported:
+    """All or nothing. Raises InvalidRequest naming the record, Forbidden for another project's than `reader`."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest([f"body is not JSON: {error}"]) from error
     if not isinstance(document, dict):
         raise InvalidRequest(["body must be an export document, a JSON object"])
+    if "sessions" not in document and "observations" not in document:
+        raise InvalidRequest(["body has neither sessions nor observations; send what GET /export gave"])
     records: list[dict[str, Any]] = []
     for key, kind in (("sessions", "session"), ("observations", "observation")):
         rows = document.get(key) or []
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise InvalidRequest([f"{key} must be a list of objects"])
         records += [{**row, "kind": kind} for row in rows]
-    return await store.import_records(records)
+    return await store.import_records(records, reader)
 
 
-async def import_lines(store: MemoryStore, chunks: AsyncIterator[bytes]) -> Imported:
+async def import_lines(store: MemoryStore, chunks: AsyncIterator[bytes], reader: str = "") -> Imported:
     """Record by record, a few hundred to a transaction.
 
-    Raises InvalidRequest naming the line; what came before it stays, and sending the whole again adds only the rest.
+    Raises InvalidRequest naming the record, Forbidden for another project's than `reader`. What came before it stays,
+    and sending the whole again adds only the rest.
     """
     sessions = observations = skipped = 0
+    first = 1
     batch: list[dict[str, Any]] = []
 
     async def flush() -> None:
-        nonlocal sessions, observations, skipped
-        done = await store.import_records(batch)
+        nonlocal sessions, observations, skipped, first
+        done = await store.import_records(batch, reader, first)
+        first += len(batch)
         sessions += done.imported_sessions
         observations += done.imported_observations
         skipped += done.skipped

@@ -7,10 +7,14 @@ spellings of one project.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import orjson
+from attrs import evolve
+from starlette.datastructures import QueryParams
 
+from agentops.api.codec import WireError
 from agentops.api.memory import (
     MAX_CONTENT,
     MAX_LIMIT,
@@ -24,13 +28,23 @@ from agentops.api.memory import (
     EndSession,
     NewObservation,
     NewSession,
+    Observation,
     ObservationPatch,
+    Session,
     SessionMessage,
 )
 from agentops.memory.errors import InvalidRequest
+from agentops.memory.listing import Cursor, Filter, decode_cursor
+from agentops.memory.schema import APPEND_ONLY_TYPES
+from agentops.values.clock import parse_rfc3339
 
 MAX_SESSION_ID = 200
 MAX_ROLE = 50
+MAX_MESSAGES = 10_000
+MAX_SUMMARY = 2_000
+MAX_UUID = 100
+MAX_QUERY = 20_000
+"""Characters of a search text; a model's whole prompt may be one."""
 MAX_ID = 2**63 - 1
 
 
@@ -85,8 +99,10 @@ class Fields:
         if not isinstance(value, list):
             self._problem(name, "must be a list of objects")
             return []
+        if len(value) > MAX_MESSAGES:
+            self._problem(name, f"has {len(value)} entries, at most {MAX_MESSAGES} are allowed")
         found = []
-        for index, entry in enumerate(value):
+        for index, entry in enumerate(value[:MAX_MESSAGES]):
             path = f"{self._path}{name}[{index}]"
             if isinstance(entry, dict):
                 found.append(Fields(entry, path + ".", self.problems))
@@ -103,8 +119,9 @@ class Fields:
         if not isinstance(value, str):
             self._problem(name, "must be a string")
             return ""
-        if len(value) > most:
-            self._problem(name, f"has {len(value)} characters, at most {most} are allowed")
+        problem = text_problem(value, most)
+        if problem:
+            self._problem(name, problem)
         return value
 
     def _problem(self, name: str, what: str) -> None:
@@ -165,6 +182,8 @@ def observation_patch(data: Mapping[str, Any]) -> ObservationPatch:
         content=fields.change("content", MAX_CONTENT),
         tags=fields.tags() if "tags" in data else None,
     )
+    if patch.type in APPEND_ONLY_TYPES:
+        fields.problems.append(f"type cannot become {patch.type}, which is for records written as such")
     for name in sorted(set(data) - {"type", "title", "content", "tags"}):
         fields.problems.append(f"{name:.60} cannot be changed; only type, title, content and tags can")
     if not data:
@@ -173,8 +192,95 @@ def observation_patch(data: Mapping[str, Any]) -> ObservationPatch:
     return patch
 
 
+def check_imported(row: Session | Observation) -> Session | Observation:
+    """A row of an export, its project normalised. Raises WireError for what `POST` would have refused too."""
+    problems: list[str] = []
+    texts = {"project": MAX_PROJECT}
+    if isinstance(row, Session):
+        texts |= {"id": MAX_SESSION_ID, "summary": MAX_SUMMARY}
+        numbers = {"message_count": row.message_count}
+    else:
+        texts |= {"session_id": MAX_SESSION_ID, "type": MAX_TYPE, "title": MAX_TITLE, "content": MAX_CONTENT}
+        texts |= {"scope": MAX_SCOPE, "topic_key": MAX_TOPIC_KEY, "promoted_to": MAX_CONTENT}
+        numbers = {"id": row.id, "revision_count": row.revision_count, "duplicate_count": row.duplicate_count}
+        if len(row.tags) > MAX_TAGS:
+            problems.append(f"tags has {len(row.tags)} entries, at most {MAX_TAGS} are allowed")
+        problems += [f"tags[{i}] {why}" for i, tag in enumerate(row.tags) if (why := text_problem(tag, MAX_TAG))]
+    for name, most in texts.items():
+        value = getattr(row, name)
+        why = None if value is None else text_problem(value, most)
+        if why or (name not in ("summary", "content", "topic_key", "promoted_to") and not value.strip()):
+            problems.append(f"{name} {why or 'is required'}")
+    problems += [f"{name} must be from 0 to {MAX_ID}" for name, value in numbers.items() if not 0 <= value <= MAX_ID]
+    if problems:
+        raise WireError("; ".join(problems))
+    return evolve(row, project=normal_project(row.project))
+
+
+def text_problem(value: str, most: int) -> str | None:
+    """What is wrong with a text that may have `most` characters."""
+    if len(value) > most:
+        return f"has {len(value)} characters, at most {most} are allowed"
+    return "has a NUL character; leave it out" if "\x00" in value else None
+
+
 def normal_project(text: str) -> str:
     return text.strip().lower()
+
+
+def word(query: Mapping[str, str], name: str, most: int) -> str:
+    """A parameter that is empty when missing. Raises InvalidRequest."""
+    value = query.get(name, "").strip()
+    problem = text_problem(value, most)
+    if problem:
+        raise InvalidRequest([f"{name} {problem}"])
+    return value
+
+
+def row_filter(query: QueryParams, project: str) -> Filter:
+    """`type`, `scope`, `tags` (comma-separated or repeated), `since` and `until`. Raises InvalidRequest."""
+    found = [tag.strip() for value in query.getlist("tags") for tag in value.split(",")]
+    tags = tuple(dict.fromkeys(tag for tag in found if tag))
+    if len(tags) > MAX_TAGS:
+        raise InvalidRequest([f"tags has {len(tags)} entries, at most {MAX_TAGS} are allowed"])
+    for tag in tags:
+        problem = text_problem(tag, MAX_TAG)
+        if problem:
+            raise InvalidRequest([f"tags {problem}"])
+    return Filter(
+        project=project,
+        type=word(query, "type", MAX_TYPE),
+        scope=word(query, "scope", MAX_SCOPE).lower(),
+        tags=tags,
+        since_ms=_time(query, "since"),
+        until_ms=_time(query, "until"),
+    )
+
+
+def cursor(query: Mapping[str, str]) -> Cursor | None:
+    """Where the page begins. Raises InvalidRequest."""
+    text = query.get("cursor", "")
+    if len(text) > 2 * MAX_SESSION_ID * 4:
+        raise InvalidRequest(["cursor is too long to be one this service gave"])
+    return decode_cursor(text) if text else None
+
+
+def search_text(query: Mapping[str, str], name: str, *, required: bool = False) -> str:
+    """Raises InvalidRequest."""
+    if required and name not in query:
+        raise InvalidRequest([f"{name} is required"])
+    text = query.get(name, "")
+    if len(text) > MAX_QUERY:
+        raise InvalidRequest([f"{name} has {len(text)} characters, at most {MAX_QUERY} are allowed"])
+    return text
+
+
+def session_id(text: str) -> str:
+    """A session id from a path. Raises InvalidRequest."""
+    problem = text_problem(text, MAX_SESSION_ID)
+    if problem:
+        raise InvalidRequest([f"id {problem}"])
+    return text
 
 
 def limit(query: Mapping[str, str], default: int, name: str = "limit") -> int:
@@ -210,10 +316,21 @@ def flag(query: Mapping[str, str], name: str) -> bool:
 
 def project(query: Mapping[str, str], *, required: bool = False) -> str:
     """Raises InvalidRequest when required and missing."""
-    name = normal_project(query.get("project", ""))
+    name = normal_project(word(query, "project", MAX_PROJECT))
     if required and not name:
         raise InvalidRequest(["project is required"])
     return name
+
+
+def _time(query: Mapping[str, str], name: str) -> int | None:
+    text = query.get(name)
+    if not text:
+        return None
+    try:
+        moment: datetime = parse_rfc3339(text.replace(" ", "+"))
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest([f"{name} must be a time such as 2026-01-31T12:00:00Z, not {text!r:.60}"]) from error
+    return int(moment.timestamp() * 1000)
 
 
 def _stripped(text: str | None) -> str | None:

@@ -49,19 +49,34 @@ class TokenFile:
 class BearerAuth:
     """ASGI middleware: 401 with a JSON error unless the request carries the token.
 
-    `token` gives the expected token; None turns authentication off (development only).
+    `token` gives the expected token; None turns authentication off (development only). `holder_of` knows narrower
+    bearers made from it: given the presented and the expected token it names what the presented one is for, or None.
+    That name is in `request.state.holder`, empty for the service's own token.
     """
 
-    def __init__(self, app: ASGIApp, token: Callable[[], str] | None, open_paths: frozenset[str] = OPEN_PATHS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: Callable[[], str] | None,
+        open_paths: frozenset[str] = OPEN_PATHS,
+        *,
+        holder_of: Callable[[str, str], str | None] | None = None,
+    ) -> None:
         self._app = app
         self._token = token
         self._open = open_paths
+        self._holder_of = holder_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or self._token is None or scope["path"] in self._open:
             await self._app(scope, receive, send)
             return
-        if _matches(_presented(Headers(scope=scope)), self._token()):
+        presented, expected = _presented(Headers(scope=scope)), self._token()
+        holder = "" if _matches(presented, expected) else None
+        if holder is None and self._holder_of is not None:
+            holder = self._holder_of(presented, expected)
+        if holder is not None:
+            scope.setdefault("state", {})["holder"] = holder
             await self._app(scope, receive, send)
             return
         refusal = JSONResponse(

@@ -10,6 +10,7 @@ from support.memory import HandClock, note, open_store
 from agentops.api.memory import NewSession, ObservationPatch, SessionMessage
 from agentops.memory.database import Database
 from agentops.memory.errors import DatabaseUnusable, InvalidRequest, NotFound
+from agentops.memory.listing import Filter
 
 pytestmark = pytest.mark.anyio
 
@@ -91,13 +92,13 @@ async def test_many_writers_at_once_make_one_row_of_one_topic(store) -> None:
     async with anyio.create_task_group() as tasks:
         for n in range(20):
             tasks.start_soon(store.save, note(f"version {n}", topic_key="race"))
-    rows = await store.recent_observations("shop", "", "", 10)
+    rows = (await store.recent_observations(Filter(project="shop"), 10)).items
     assert [(row.topic_key, row.revision_count) for row in rows] == [("race", 20)]
 
 
 async def test_an_unknown_session_is_made(store) -> None:
     await store.save(note(session_id="fresh"))
-    assert [session.id for session in await store.recent_sessions("shop", 5)] == ["fresh"]
+    assert [session.id for session in (await store.recent_sessions("shop", 5)).items] == ["fresh"]
 
 
 # ---- sessions
@@ -113,7 +114,7 @@ async def test_ending_a_session_keeps_its_summary(store) -> None:
     await store.create_session(NewSession(id="s", project="shop"))
     ended = await store.end_session("s", [SessionMessage(role="user", content="fix the cart")])
     assert (ended.message_count, "fix the cart" in ended.summary) == (1, True)
-    assert (await store.recent_sessions("shop", 5))[0].summary == ended.summary
+    assert (await store.recent_sessions("shop", 5)).items[0].summary == ended.summary
 
 
 async def test_ending_an_unknown_session_names_it(store) -> None:
@@ -133,8 +134,8 @@ async def test_a_patch_bumps_revision_and_refreshes_the_hash(store, clock) -> No
     assert after.normalized_hash != before.normalized_hash
     assert after.updated_at > before.updated_at
     assert (await store.save(note("new words"))).action == "deduplicated"
-    assert [hit.id for hit in await store.search("new", "shop", "", "", 5)] == [saved.id]
-    assert await store.search("old", "shop", "", "", 5) == []
+    assert [hit.id for hit in await store.search("new", Filter(project="shop"), 5)] == [saved.id]
+    assert await store.search("old", Filter(project="shop"), 5) == []
 
 
 async def test_a_patch_that_changes_nothing_is_no_revision(store) -> None:
@@ -150,9 +151,9 @@ async def test_a_patch_of_a_missing_row_is_not_found(store) -> None:
 async def test_a_deleted_row_is_hidden_everywhere(store) -> None:
     saved = await store.save(note("canary words", topic_key="a/b"))
     assert await store.delete(saved.id, hard=False)
-    assert await store.search("canary", "shop", "", "", 5) == []
-    assert await store.search("a/b", "shop", "", "", 5) == []
-    assert await store.recent_observations("shop", "", "", 5) == []
+    assert await store.search("canary", Filter(project="shop"), 5) == []
+    assert await store.search("a/b", Filter(project="shop"), 5) == []
+    assert (await store.recent_observations(Filter(project="shop"), 5)).items == []
     assert (await store.context("shop", "", "canary", 5, None)).recent_observations == ()
     with pytest.raises(NotFound):
         await store.observation(saved.id)
@@ -194,7 +195,7 @@ async def test_rebuilding_the_index_does_not_bring_deleted_rows_back(store, tmp_
 async def test_a_title_match_ranks_before_a_content_match(store) -> None:
     in_content = await store.save(note("The falcon service is slow at night", title="Night"))
     in_title = await store.save(note("It is slow at night", title="Falcon"))
-    hits = await store.search("falcon", "shop", "", "", 5)
+    hits = await store.search("falcon", Filter(project="shop"), 5)
     assert [hit.id for hit in hits] == [in_title.id, in_content.id]
     assert hits[0].rank < hits[1].rank < 0
 
@@ -202,25 +203,25 @@ async def test_a_title_match_ranks_before_a_content_match(store) -> None:
 async def test_a_whole_prompt_finds_the_row_it_is_about(store) -> None:
     await store.save(note("Invoices are sent by the ledger at noon", title="Ledger"))
     await store.save(note("Cats like boxes", title="Cats"))
-    hits = await store.search("Could you tell me when our invoices go out, please?", "shop", "", "", 5)
+    hits = await store.search("Could you tell me when our invoices go out, please?", Filter(project="shop"), 5)
     assert [hit.title for hit in hits] == ["Ledger"]
 
 
 async def test_tags_are_searched_and_words_are_stemmed(store) -> None:
     saved = await store.save(note("x", tags=("observability", "café")))
     for text in ("observability", "cafe", "observabilities"):
-        assert [hit.id for hit in await store.search(text, "shop", "", "", 5)] == [saved.id], text
+        assert [hit.id for hit in await store.search(text, Filter(project="shop"), 5)] == [saved.id], text
 
 
 async def test_the_project_and_type_names_do_not_pollute_the_index(store) -> None:
     await store.save(note("words", project="payments", type="discovery"))
-    assert await store.search("payments discovery", "", "", "", 5) == []
+    assert await store.search("payments discovery", Filter(), 5) == []
 
 
 async def test_a_topic_path_is_found_first(store) -> None:
     await store.save(note("deploy strategy of the shop deploy strategy", title="deploy strategy"))
     by_topic = await store.save(note("blue", title="b", topic_key="deploy/strategy/shop"))
-    hits = await store.search("deploy/strategy", "shop", "", "", 5)
+    hits = await store.search("deploy/strategy", Filter(project="shop"), 5)
     assert hits[0].id == by_topic.id
     assert hits[0].rank == -1000.0
     assert len({hit.id for hit in hits}) == len(hits)
@@ -229,7 +230,7 @@ async def test_a_topic_path_is_found_first(store) -> None:
 async def test_global_rows_are_found_from_every_project(store) -> None:
     saved = await store.save(note("Never deploy on Fridays", project="platform", scope="global"))
     await store.save(note("Deploys take an hour", project="platform"))
-    assert [hit.id for hit in await store.search("deploy", "shop", "", "", 5)] == [saved.id]
+    assert [hit.id for hit in await store.search("deploy", Filter(project="shop"), 5)] == [saved.id]
     context = await store.context("shop", "", "", 5, None)
     assert [row.id for row in context.recent_observations] == [saved.id]
 
@@ -237,8 +238,8 @@ async def test_global_rows_are_found_from_every_project(store) -> None:
 async def test_search_filters_by_type_and_scope(store) -> None:
     await store.save(note("alpha one"))
     wanted = await store.save(note("alpha two", type="bugfix"))
-    assert [hit.id for hit in await store.search("alpha", "shop", "bugfix", "", 5)] == [wanted.id]
-    assert await store.search("alpha", "shop", "", "global", 5) == []
+    assert [hit.id for hit in await store.search("alpha", Filter(project="shop", type="bugfix"), 5)] == [wanted.id]
+    assert await store.search("alpha", Filter(project="shop", scope="global"), 5) == []
 
 
 async def test_the_context_has_matches_first_then_recent_rows(store, clock) -> None:
@@ -326,7 +327,7 @@ async def test_a_bad_record_is_named_and_nothing_of_its_batch_stays(store) -> No
     good = {"kind": "session", "id": "x", "project": "shop", "started_at": "2026-01-01T00:00:00Z"}
     with pytest.raises(InvalidRequest, match="record 2: kind"):
         await store.import_records([good, {"kind": "cat"}])
-    assert await store.recent_sessions("", 5) == []
+    assert (await store.recent_sessions("", 5)).items == []
 
 
 # ---- the file
