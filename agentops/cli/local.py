@@ -14,6 +14,7 @@ import click
 
 if TYPE_CHECKING:
     from agentops.local.daemon import Report
+    from agentops.local.kubelet.isolation import Isolation
     from agentops.local.plane import PlaneInfo, PlaneOptions
     from agentops.local.state import StateDir
 
@@ -44,6 +45,14 @@ def local() -> None:
 )
 @click.option("--audit-log", type=click.Path(path_type=Path), help="Write every API request to this file.")
 @click.option("--pod-env", "pod_env", multiple=True, metavar="NAME", help="Pass this variable on to every container.")
+@click.option(
+    "--isolation",
+    type=click.Choice(["auto", "ns-user", "prefix"]),
+    default="auto",
+    show_default=True,
+    help="Of pods: ns-user gives each container its own file system and processes (bubblewrap), prefix gives none; "
+    "auto takes the best that works here.",
+)
 @click.option(
     "--backoff-scale",
     type=click.FloatRange(min=0.001),
@@ -77,6 +86,7 @@ def up(
     port: int | None,
     audit_log: Path | None,
     pod_env: tuple[str, ...],
+    isolation: Isolation,
     backoff_scale: float,
     chaos: str | None,
     log_format: str | None,
@@ -111,6 +121,7 @@ def up(
             port=port,
             audit_log=audit_log.absolute() if audit_log else None,
             pod_env=environment,
+            isolation=isolation,
             backoff_scale=backoff_scale,
             chaos=chaos or "",
         )
@@ -129,7 +140,7 @@ def _foreground(state: StateDir, options: Callable[[], PlaneOptions], log_format
     logging.configure(log_format, log_level)
 
     async def main() -> None:
-        await _run(options(), lambda info: click.echo(_ready_line(state, info.url, info.isolation)))
+        await _run(options(), lambda info: _say_ready(state, info.url, info.isolation, info.shortfall))
 
     run_until_signal(main)
 
@@ -145,7 +156,10 @@ def _detach(state: StateDir, options: Callable[[], PlaneOptions], log_format: st
 
         async def main() -> None:
             try:
-                await _run(options(), lambda info: report.ready(url=info.url, isolation=info.isolation))
+                await _run(
+                    options(),
+                    lambda info: report.ready(url=info.url, isolation=info.isolation, shortfall=info.shortfall),
+                )
             except Exception as error:
                 usage = find_usage_error(error)
                 if usage is not None:
@@ -163,7 +177,7 @@ def _detach(state: StateDir, options: Callable[[], PlaneOptions], log_format: st
             f"the plane did not start: {outcome.error}" if outcome.exit_code != 2 else outcome.error, outcome.exit_code
         )
     else:
-        click.echo(_ready_line(state, str(outcome.ready["url"]), str(outcome.ready["isolation"])))
+        _say_ready(state, **{name: str(outcome.ready[name]) for name in ("url", "isolation", "shortfall")})
 
 
 def _first_of(error: BaseException) -> str:
@@ -183,9 +197,11 @@ async def _run(options: PlaneOptions, ready: Callable[[PlaneInfo], None]) -> Non
         ready(info)
 
 
-def _ready_line(state: StateDir, url: str, isolation: str) -> str:
+def _say_ready(state: StateDir, url: str, isolation: str, shortfall: str) -> None:
+    if shortfall:
+        click.echo(f"agentops: pods are not isolated from this machine: {shortfall}", err=True)
     command = f"agentops local kubeconfig{_flag(state)} > kubeconfig.yaml"
-    return (
+    click.echo(
         f"development plane ready at {url} (pod isolation: {isolation}); "
         f"use it with: {command} && export KUBECONFIG=$PWD/kubeconfig.yaml"
     )

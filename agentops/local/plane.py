@@ -17,7 +17,7 @@ import socket
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
@@ -40,6 +40,9 @@ from agentops.net.errors import ListenError, UsageError
 from agentops.net.listen import ListenAddress, bind
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, SystemClock, rfc3339
+
+if TYPE_CHECKING:
+    from agentops.local.kubelet.isolation import Chosen, Isolation
 
 log = get_logger("local.plane")
 
@@ -67,6 +70,8 @@ class PlaneOptions:
     """Variables of this machine that every container gets."""
     backoff_scale: float = 1.0
     """Shortens restart and retry pauses; 1 is Kubernetes' own."""
+    isolation: Isolation = "auto"
+    """Of pods: `ns-user`, `prefix`, or `auto` for the best that works here."""
     kubelet: bool = True
     """Without, pods stay Pending: for tests of the control plane alone."""
     chaos: str = ""
@@ -85,6 +90,8 @@ class PlaneInfo:
     isolation: str
     context: str
     state_dir: Path
+    shortfall: str = ""
+    """Why pods are not isolated better; empty when they are as asked for."""
 
 
 class Plane:
@@ -106,15 +113,28 @@ class Plane:
         self._started = self._clock.now()
         try:
             ranges = self.state.acquire_ranges()
+            isolation = await self._choose_isolation() if self.options.kubelet else None
             listening = self._listen()
             port = int(listening.getsockname()[1])
             pki = ensure_pki(self.state.pki, addresses=[ranges.api_service_ip], now=self._clock.now())
             with ApiServer(self._server_options(port, ranges, pki), clock=self._clock) as server:
                 server.bootstrap()
-                await self._serve(server, listening, ranges, pki, task_status)
+                await self._serve(server, listening, ranges, pki, isolation, task_status)
         finally:
             self.state.release()
         log.info("plane.stopped")
+
+    async def _choose_isolation(self) -> Chosen:
+        """Raises UsageError when the isolation that was asked for does not work here."""
+        from agentops.local.kubelet.isolation import IsolationUnavailable, choose
+
+        try:
+            chosen = await choose(self.options.isolation, self.state.path, self._clock)
+        except IsolationUnavailable as error:
+            raise UsageError(f"--isolation {self.options.isolation}: {error}, or take --isolation prefix") from error
+        if chosen.shortfall:
+            log.warning("plane.pods_not_isolated", isolation=chosen.sandbox.tier, reason=chosen.shortfall)
+        return chosen
 
     def _listen(self) -> socket.socket:
         """The asked-for port or nothing; the remembered one when it is free; else any free one, remembered."""
@@ -147,11 +167,12 @@ class Plane:
         listening: socket.socket,
         ranges: Ranges,
         pki: Pki,
+        isolation: Chosen | None,
         task_status: anyio.abc.TaskStatus[PlaneInfo],
     ) -> None:
         managers = [self._controllers(server, pki)]
-        if self.options.kubelet:
-            managers.append(self._kubelet(server, listening.getsockname()[1], ranges))
+        if isolation is not None:
+            managers.append(self._kubelet(server, listening.getsockname()[1], ranges, isolation))
         stop, serving = anyio.Event(), anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run_server, server, listening, pki, serving, stop)
@@ -162,7 +183,7 @@ class Plane:
                     async with anyio.create_task_group() as starting:
                         for manager in managers:
                             starting.start_soon(running.start, manager.run)
-                    info = await self._announce(server, listening.getsockname()[1])
+                    info = await self._announce(server, listening.getsockname()[1], isolation)
                     self._begin_chaos(server)
                     task_status.started(info)
                     await anyio.sleep_forever()
@@ -189,7 +210,7 @@ class Plane:
         add_controllers(manager, controllers)
         return manager
 
-    def _kubelet(self, server: ApiServer, port: int, ranges: Ranges) -> Manager:
+    def _kubelet(self, server: ApiServer, port: int, ranges: Ranges, isolation: Chosen) -> Manager:
         from agentops.local.kubelet import Kubelet, KubeletOptions
 
         manager = self._manager(server, "kubelet", KUBELET)
@@ -204,6 +225,7 @@ class Plane:
                 backoff_scale=self.options.backoff_scale,
                 stop_grace_s=self.options.stop_grace_s,
             ),
+            isolation=isolation,
         )
         return manager
 
@@ -224,7 +246,7 @@ class Plane:
             Chaos(server, parse(self.options.chaos), rng=random.Random(seed), clock=self._clock).install()
             log.warning("plane.chaos", spec=self.options.chaos)
 
-    async def _announce(self, server: ApiServer, port: int) -> PlaneInfo:
+    async def _announce(self, server: ApiServer, port: int, chosen: Chosen | None) -> PlaneInfo:
         isolation = await self._isolation(server)
         url = f"https://{HOST}:{port}"
         running = RunningPlane(
@@ -237,7 +259,8 @@ class Plane:
         self.state.announce(running)
         context = self.state.context_name()
         log.info("plane.ready", url=url, pid=running.pid, isolation=isolation, state_dir=str(self.state.path))
-        return PlaneInfo(url, port, running.pid, isolation, context, self.state.path)
+        shortfall = chosen.shortfall if chosen else ""
+        return PlaneInfo(url, port, running.pid, isolation, context, self.state.path, shortfall)
 
     async def _isolation(self, server: ApiServer) -> str:
         """Wait for a Ready node; how well it isolates pods."""
