@@ -65,6 +65,12 @@ class Child:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICK
 
+    def waited_s(self) -> float:
+        """Seconds its threads were ready to run while something else had the core."""
+        return (
+            sum(float(path.read_text().split()[1]) for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat")) / 1e9
+        )
+
     def rss_bytes(self) -> int:
         """Resident now."""
         return self._status_bytes("VmRSS")

@@ -2,9 +2,11 @@
 
 Not an API server for tests: it validates nothing and keeps nothing but leases. Lists are served in pages when asked
 to (`limit`, `continue`), watches send the prepared events once the list has been reported as handled, then bookmarks.
+With `--hold` both wait until the harness has read its clocks.
 
     GET  /bench/done      a contender has handled the last object of what was sent
     GET  /bench/stats     when what was asked for and done, as JSON
+    POST /bench/go        with --hold: answer the first list that waits, then, told again, send the events
     POST /bench/expire    every watch gets a 410
     POST /bench/freeze    every open watch falls silent without being closed
 
@@ -31,7 +33,9 @@ from benchmarks.objects import SENTINEL, config_map, custom, pod
 
 HOST = "127.0.0.1"
 _FIRST = 1_000_000
-_CHUNK_BYTES = 64 * 1024
+_CHUNK_BYTES = 256 * 1024
+_INITIAL = 40
+"""Objects of a streaming list per chunk."""
 _REFUSED = (
     b'{"kind":"Status","status":"Failure","code":422,"reason":"Invalid","message":"sendInitialEvents: Forbidden"}'
 )
@@ -96,9 +100,19 @@ class Source:
     """The server."""
 
     def __init__(
-        self, objects: int, events: int, *, ignore_limit: bool, bookmark_s: float, kinds: str, streaming: bool
+        self,
+        objects: int,
+        events: int,
+        *,
+        ignore_limit: bool,
+        bookmark_s: float,
+        kinds: str,
+        streaming: bool,
+        hold: bool = False,
     ) -> None:
         self._streaming = streaming
+        self._hold = hold
+        self._go = asyncio.Semaphore(0)
         self._objects, self._events = objects, events
         self._ignore_limit, self._bookmark_s = ignore_limit, bookmark_s
         self._collections: dict[str, Collection] = {}
@@ -107,7 +121,7 @@ class Source:
         self._done = asyncio.Condition()
         self._ends: set[asyncio.Event] = set()
         self._frozen = asyncio.Event()
-        self.stats: dict[str, Any] = {"lists": [], "watches": [], "done": [], "requests": 0, "bytes": 0}
+        self.stats: dict[str, Any] = {"lists": [], "watches": [], "done": [], "held": "", "requests": 0, "bytes": 0}
         for name in kinds.split(","):
             plural, _, form = name.partition(":")
             self._collection(plural, _PARTIAL if form == "metadata" else "")
@@ -164,6 +178,9 @@ class Source:
             for end in self._ends:
                 end.set()
             return 200, b"{}"
+        if path == "/bench/go":
+            self._go.release()
+            return 200, b"{}"
         if path == "/bench/freeze":
             self._frozen.set()
             return 200, b"{}"
@@ -175,14 +192,17 @@ class Source:
         if method != "GET":
             return 200, body or b"{}"
         if "limit" not in query or query.get("continue", "") == "":
-            self.stats["lists"].append(now)
+            await self._listed()
         limit = int(query.get("limit") or 0)
         if self._ignore_limit and query.get("resourceVersion") == "0":
             limit = 0
         return 200, self._collection(path, accept).page(limit, query.get("continue", ""))
 
     async def _watch(self, writer: asyncio.StreamWriter, collection: Collection, initial: bool) -> None:
-        self.stats["lists" if initial else "watches"].append(time.monotonic())
+        if initial:
+            await self._listed()
+        else:
+            self.stats["watches"].append(time.monotonic())
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n")
         await writer.drain()
         if initial:
@@ -191,6 +211,7 @@ class Source:
             collection.played = True
             async with self._done:
                 await self._done.wait_for(lambda: bool(self.stats["done"]))
+            await self._held("events")
             self.stats["events_at"] = time.monotonic()
             for chunk in collection.chunks:
                 self._send(writer, chunk)
@@ -220,10 +241,22 @@ class Source:
         finally:
             self._ends.discard(end)
 
+    async def _listed(self) -> None:
+        """A list was asked for: the first one may have to wait."""
+        if not self.stats["lists"]:
+            await self._held("list")
+        self.stats["lists"].append(time.monotonic())
+
+    async def _held(self, what: str) -> None:
+        if self._hold:
+            self.stats["held"] = what
+            await self._go.acquire()
+            self.stats["held"] = ""
+
     async def _send_initial(self, writer: asyncio.StreamWriter, collection: Collection) -> None:
         """A streaming list: every object as ADDED, then the bookmark that says that this was all."""
-        for start in range(0, len(collection.items), 12):
-            items = collection.items[start : start + 12]
+        for start in range(0, len(collection.items), _INITIAL):
+            items = collection.items[start : start + _INITIAL]
             self._send(writer, b"".join(b'{"type":"ADDED","object":' + item + b"}\n" for item in items))
             await writer.drain()
         metadata = {"resourceVersion": str(collection.version), "annotations": {"k8s.io/initial-events-end": "true"}}
@@ -283,6 +316,7 @@ async def run(args: argparse.Namespace) -> None:
         bookmark_s=args.bookmark_s,
         kinds=args.kinds,
         streaming=not args.no_streaming,
+        hold=args.hold,
     )
     server = await asyncio.start_server(source.serve, HOST, 0, limit=1 << 20)
     port = server.sockets[0].getsockname()[1]
@@ -311,6 +345,7 @@ def main() -> None:
     parser.add_argument("--kinds", default="pods", help="to prepare, such as pods,widgets or pods:metadata")
     parser.add_argument("--ignore-limit", action="store_true", help="answer lists at version 0 whole, as a watch cache")
     parser.add_argument("--no-streaming", action="store_true", help="refuse streaming lists, as older servers")
+    parser.add_argument("--hold", action="store_true", help="lists and events wait for POST /bench/go")
     parser.add_argument("--bookmark-s", type=float, default=60.0)
     asyncio.run(run(parser.parse_args()))
 
