@@ -3,7 +3,7 @@
     start ──► LIST ── whole list stored ──► WATCH ◄─┐
                ▲                              │     │ ended cleanly: at once
                │                              ├─────┤ refused or 429: wait
-               │                              │     │ broke or fell silent after an event: at once
+               │                              │     │ broke or fell silent, once: at once
                │   410: at once               │     └──────────────────────
                ├──────────────────────────────┤
                │   anything else: wait        │
@@ -100,7 +100,8 @@ class WatchOptions:
     max_internal_error_retry_s: float = 0.0
     """How long a watch that ends with an internal error is watched again before it is listed; 0: never."""
     rewatch_after_break: bool = True
-    """Whether a stream that breaks after an event goes on from there; else it is listed again."""
+    """Whether a stream that breaks goes on from the last version, unless it breaks twice in a row without an event;
+    else it is listed again."""
     skip_malformed: bool = False
     """Whether an object without name or version is skipped; else everything is listed again."""
     marker_deadline_s: float = _MARKER_S
@@ -189,6 +190,7 @@ class Reflector:
         self._initial: dict[tuple[str, str], Any] | None = None  # objects of a streamed list that is not complete
         self._options = options or WatchOptions()
         self._internal_errors: tuple[float, float] | None = None  # first and last of a run of ERROR 500 events
+        self._broke_quietly = False  # the last watch that broke had brought no event
         self._client = client
         self._sink = sink
         self._clock = clock
@@ -565,7 +567,9 @@ class Reflector:
         if isinstance(error, TransportError):
             if not opened and isinstance(error.__cause__, ConnectionRefusedError):
                 return self._failed(Phase.WATCH, "refused", error)
-            if self._events and self._options.rewatch_after_break:
+            quiet, self._broke_quietly = self._broke_quietly, not self._events
+            worked = self._events > 0 or (opened and lasted_s >= _SHORT_WATCH_S and not quiet)
+            if worked and self._options.rewatch_after_break:
                 log.info("watch.broke", resource=self.target.kind.resource, error=str(error), events=self._events)
                 return _Next(Phase.WATCH, "broke", wait=lasted_s < _SHORT_WATCH_S)
         if isinstance(error, TooManyRequests):

@@ -44,7 +44,7 @@ class Feed:
         self.headers = dict(headers or {})
         self.opened = anyio.Event()
         self._body = body
-        self._items: deque[bytes | Exception | None] = deque()
+        self._items: deque[bytes | float | Exception | None] = deque()
         self._ready = anyio.Event()
 
     def bytes(self, data: bytes) -> Feed:
@@ -65,7 +65,11 @@ class Feed:
     def fail(self, error: Exception | None = None) -> Feed:
         return self._add(error or TransportError("connection reset"))
 
-    def _add(self, item: bytes | Exception | None) -> Feed:
+    def wait(self, seconds: float) -> Feed:
+        """Silence, by the loop's clock."""
+        return self._add(seconds)
+
+    def _add(self, item: bytes | float | Exception | None) -> Feed:
         self._items.append(item)
         self._ready.set()
         return self
@@ -78,7 +82,10 @@ class Feed:
                     return
                 if isinstance(item, Exception):
                     raise item
-                yield item
+                if isinstance(item, float | int):
+                    await anyio.sleep(item)
+                else:
+                    yield item
             self._ready = anyio.Event()
             await self._ready.wait()
 

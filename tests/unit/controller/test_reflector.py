@@ -197,6 +197,27 @@ async def test_watch_cut_in_the_middle_of_an_event_goes_on_from_the_one_before(r
     assert [w.query["resourceVersion"] for w in transport.sent("GET", watch=True)] == ["10", "11"]
 
 
+@pytest.mark.guarantee("WA12")
+async def test_quiet_watch_that_breaks_goes_on_where_it_was_but_is_listed_when_it_breaks_again(
+    reflector, transport, sink
+):
+    transport.on("GET", PODS, listing(10), listing(20))
+    transport.on_watch(PODS, Feed().wait(60).fail(), Feed().wait(60).fail())
+    await steps(reflector, 3)
+    assert [w.query["resourceVersion"] for w in transport.sent("GET", watch=True)] == ["10", "10"]
+    assert len(transport.sent("GET")) == 1
+    await reflector.step()
+    assert len(transport.sent("GET")) == 2
+
+
+@pytest.mark.guarantee("WA8")
+async def test_watch_that_breaks_as_soon_as_it_is_open_is_listed(reflector, transport, sink):
+    transport.on("GET", PODS, listing(10), listing(20))
+    transport.on_watch(PODS, Feed().wait(0.5).fail())
+    await steps(reflector, 3)
+    assert len(transport.sent("GET")) == 2
+
+
 @pytest.mark.guarantee("WA11")
 async def test_undecodable_event_lists_again(reflector, transport):
     transport.on("GET", PODS, listing(10), listing(12))
