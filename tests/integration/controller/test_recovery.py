@@ -339,16 +339,15 @@ async def test_outage_of_five_seconds_costs_no_list_and_no_readiness(process):
             await subject.recovered(client)
         lists = await subject.metric("informer_relists_total")
         await anyio.sleep(1.2)  # a watch that breaks within its first second is not trusted, and listed
+        killed = time.monotonic()
         await process.kill()
         await anyio.sleep(5)  # the outage itself
-        assert 0 < await subject.unfresh_s() <= 6
+        assert 0 < await subject.unfresh_s() <= time.monotonic() - killed
         assert await subject.metric("informer_watch_restarts_total", reason="refused") > 0
         assert (await subject.probe("/readyz")).status_code == 200, "not for every hiccup"
-        began = time.monotonic()
         async with connected(await process.start(port)) as client:
             await change_all(client)
             await subject.recovered(client)
-        assert time.monotonic() - began < 15
         assert await subject.metric("informer_relists_total") == lists
         assert subject.seen["ns", "gone"] is None
 
