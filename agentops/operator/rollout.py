@@ -6,7 +6,10 @@ Everything short of that is explained by the first thing that stands in the way.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from signal import Signals
 from typing import Any
 
 from attrs import evolve, frozen
@@ -158,9 +161,33 @@ def _ended_reason(terminated: Mapping[str, Any]) -> str:
 def _ending(terminated: Mapping[str, Any] | None) -> str:
     if not terminated:
         return ""
-    said = str(terminated.get("message") or "").strip()
-    code = f"exit code {terminated.get('exitCode')}"
-    return f"{said} ({code})" if said else code
+    said = _last_words(str(terminated.get("message") or ""))
+    code = int(terminated.get("exitCode") or 0)
+    how = f"exit code {code}"
+    with suppress(ValueError):
+        how += f", {Signals(code - 128).name}"
+    return f"{said} ({how})" if said else how
+
+
+def _last_words(message: str) -> str:
+    """Why a container ended, by its own message: of a log (the kubelet's stand-in) only the last error."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    entries = [_entry(line) for line in lines]
+    if not any(entries):
+        return message.strip()
+    if entries[-1] is None:
+        return lines[-1].strip()
+    errors = [entry for entry in entries if entry and entry.get("level") in ("error", "critical")]
+    return f"{errors[-1]['event']}: {errors[-1].get('error', '')}".rstrip(": ") if errors else ""
+
+
+def _entry(line: str) -> Mapping[str, Any] | None:
+    """A line of our roles' JSON log."""
+    with suppress(ValueError):
+        found = json.loads(line)
+        if isinstance(found, dict) and "event" in found:
+            return found
+    return None
 
 
 def _condition(obj: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:

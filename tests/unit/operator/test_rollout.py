@@ -74,7 +74,35 @@ def test_a_restarted_container_that_is_not_ready_yet_is_still_failing() -> None:
     state = {"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
     assert container_failure(pod(ready=False, **state)) == (
         "OOMKilled",
-        f"container {labels.RUNTIME_CONTAINER}: exit code 137",
+        f"container {labels.RUNTIME_CONTAINER}: exit code 137, SIGKILL",
+    )
+
+
+def ended(code: int, *lines: str) -> str:
+    """What an Agent says of a container that ended with these last lines of its log."""
+    state = {"lastState": {"terminated": {"exitCode": code, "reason": "Error", "message": "\n".join(lines)}}}
+    failure = container_failure(pod(ready=False, **state))
+    assert failure is not None
+    return failure[1].removeprefix(f"container {labels.RUNTIME_CONTAINER}: ")
+
+
+INFO = '{"ts":"x","level":"info","logger":"runtime.agent","event":"turn.end","state":"succeeded"}'
+WARNING = '{"ts":"x","level":"warning","logger":"runtime.memory","event":"memory.away","error":"no route"}'
+ERROR = '{"ts":"x","level":"error","logger":"runtime","event":"store.broken","error":"disk full"}'
+
+
+def test_a_killed_container_is_not_explained_by_what_it_happened_to_log_before() -> None:
+    assert ended(137, 'f a line"}', INFO, WARNING, INFO) == "exit code 137, SIGKILL"
+
+
+def test_of_a_log_the_last_error_is_told() -> None:
+    assert ended(1, WARNING, ERROR, INFO) == "store.broken: disk full (exit code 1)"
+    assert ended(1, INFO, WARNING) == "exit code 1", "a warning is why nothing ended"
+
+
+def test_a_plain_line_after_the_log_is_told() -> None:
+    assert (
+        ended(2, INFO, "agentops: AGENT_TOKEN_FILE is not set") == "agentops: AGENT_TOKEN_FILE is not set (exit code 2)"
     )
 
 
