@@ -75,7 +75,7 @@ class DaemonRuns:
         if seen.state is State.ENDED and seen.record is not None:
             return from_record(seen.record)
         if seen.state is State.LOST:
-            return failure(Reason.LOST, f"pod {work.run.status.pod_name} has no record of the run: {seen.message}")
+            return failure(Reason.LOST, _gone(work) if pod is None else _unknown(work, seen.message))
         if seen.state is State.REFUSED:
             return failure(Reason.REFUSED, seen.message)
         if seen.state is State.NOT_STARTED:
@@ -215,4 +215,14 @@ def _headers(work: RunWork) -> dict[str, str]:
 
 def _gone(work: RunWork) -> str:
     status = work.run.status
-    return f"pod {status.pod_name} (uid {status.pod_uid}) is gone, and with it what the run was doing"
+    return f"pod {status.pod_name} (uid {status.pod_uid}) is gone, and with it what the run was doing; {_NOT_AGAIN}"
+
+
+def _unknown(work: RunWork, answer: str) -> str:
+    return (
+        f"pod {work.run.status.pod_name} was sent the prompt but does not know the run: it restarted before it took "
+        f"it, or its state is lost; {_NOT_AGAIN} ({answer})"
+    )
+
+
+_NOT_AGAIN = "the prompt may have been acted on and is not sent a second time; make a new AgentRun to ask again"
