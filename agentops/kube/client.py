@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 import anyio
 import orjson
 
-from agentops.kube.errors import ApiError, Conflict, TransportError, UnsupportedMediaType, error_from_response
+from agentops.kube.errors import (
+    ApiError,
+    Conflict,
+    NotFound,
+    TransportError,
+    UnsupportedMediaType,
+    error_from_response,
+)
 from agentops.kube.limiter import RequestLimiter
 from agentops.kube.transport import Query, Response, StreamResponse, Transport
 from agentops.net.retry import retrying
@@ -234,11 +241,13 @@ class ApiClient:
         resource_version: str | None = None,
         dry_run: bool | None = None,
     ) -> Object:
-        """DELETE. `uid` and `resource_version` are preconditions (Conflict).
+        """DELETE. `uid` and `resource_version` are preconditions (Conflict). With `propagation` "" the kind decides.
 
         Returns the object while finalizers or a grace period keep it, else a Status.
         """
-        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if propagation:
+            options["propagationPolicy"] = propagation
         if grace_s is not None:
             options["gracePeriodSeconds"] = grace_s
         preconditions = {"uid": uid, "resourceVersion": resource_version}
@@ -350,6 +359,10 @@ class ApiClient:
             sent.setdefault("content-type", "application/json")
         try:
             answer = await self.raw(method, path, query=query, headers=sent, body=body)
+        except NotFound as error:
+            if path.rpartition("/")[2] in ("status", "scale") and not error.details.get("name"):
+                error.add_note(f"the kind may have no {path.rpartition('/')[2]} subresource: its CRD has to declare it")
+            raise
         except UnsupportedMediaType as error:
             error.add_note("strategic merge patches exist for built-in kinds only; use type='merge' or 'apply'")
             raise
@@ -382,18 +395,22 @@ async def retry_on_conflict(
     attempt: Callable[[], Awaitable[T]],
     *,
     tries: int = 5,
+    factor: float = 1.0,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> T:
     """Run `attempt` again after a Conflict, at most `tries` times in all; the last Conflict is raised.
 
-    `attempt` must read the object anew each time. Only Conflict is retried, after 10 to 100 ms.
+    `attempt` must read the object anew each time. Only Conflict is retried, after 10 ms and up to a tenth more, which
+    `factor` multiplies each time: the default is client-go's DefaultRetry, `tries=4, factor=5` its DefaultBackoff.
     """
     return await retrying(
         attempt,
         when=lambda error: isinstance(error, Conflict),
         attempts=tries,
         first_s=0.01,
-        max_s=0.1,
+        max_s=60.0,
+        factor=factor,
+        jitter=0.1,
         sleep=sleep,
     )
 

@@ -1,8 +1,9 @@
 """Which API server, and who we are there.
 
 Order: an explicit kubeconfig, `$KUBECONFIG`, the pod's ServiceAccount, `~/.kube/config`. In a pod
-these are our own few lines, because importing the `kubernetes` package costs 50 MB; kubeconfigs,
-with their exec plugins and OIDC, go through `kubernetes.aio.config`, imported when first needed.
+these are our own few lines, because importing the `kubernetes` package costs 20 MB and half a second; so are
+plain kubeconfigs (`kubeconfig`). Exec plugins, OIDC and joined files go through `kubernetes.aio.config`,
+imported when first needed.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 from agentops.kube.errors import ConfigError
+from agentops.kube.kubeconfig import static
 from agentops.net.paths import pod_path
 
 SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -121,14 +123,18 @@ def in_cluster(environ: Mapping[str, str] = os.environ) -> ClusterConfig:
 
 async def from_kubeconfig(path: str, context: str | None = None) -> ClusterConfig:
     """From a kubeconfig, or several joined by colons. Runs exec plugins. Raises ConfigError."""
+    files = _files(path)
+    if not files:
+        raise ConfigError(f"kubeconfig {path!r} does not exist")
+    plain = static(files[0], context) if len(files) == 1 else None  # a few kilobytes at the start: no thread for that
+    if plain is not None:
+        return ClusterConfig(**asdict(plain))
+
     import yaml
     from kubernetes.aio.config import kube_config as untyped
     from kubernetes.aio.config.config_exception import ConfigException
 
     kube_config: Any = untyped
-    files = _files(path)
-    if not files:
-        raise ConfigError(f"kubeconfig {path!r} does not exist")
     target = SimpleNamespace(api_key={})
     with tempfile.TemporaryDirectory(prefix="agentops-kubeconfig-") as scratch:
         try:

@@ -11,12 +11,13 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp.abc
-import httpcore2
-import httpx2
 from aiohttp.resolver import ThreadedResolver
+
+if TYPE_CHECKING:
+    import httpx2
 
 RESOLVE_VAR = "AGENTOPS_RESOLVE_FILE"
 
@@ -93,29 +94,8 @@ def aiohttp_resolver() -> AiohttpResolver:
     return AiohttpResolver()
 
 
-class _Backend(httpcore2.AsyncNetworkBackend):
-    """Dials the resolved address; TLS still verifies the name, since httpcore passes it separately."""
-
-    def __init__(self, inner: httpcore2.AsyncNetworkBackend) -> None:
-        self._inner = inner
-
-    async def connect_tcp(self, host: str, *args: Any, **kwargs: Any) -> httpcore2.AsyncNetworkStream:
-        return await self._inner.connect_tcp(resolve(host), *args, **kwargs)
-
-    async def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore2.AsyncNetworkStream:
-        return await self._inner.connect_unix_socket(*args, **kwargs)
-
-    async def sleep(self, seconds: float) -> None:
-        await self._inner.sleep(seconds)
-
-
 def http_client(**options: Any) -> httpx2.AsyncClient:
     """An `httpx2.AsyncClient` that resolves as this module does. `options` are the client's own."""
-    transport = options.pop("transport", None)
-    if transport is None:
-        transport = httpx2.AsyncHTTPTransport(
-            verify=options.pop("verify", True), limits=options.pop("limits", httpx2.Limits(max_connections=100))
-        )
-        pool = transport._pool
-        pool._network_backend = _Backend(pool._network_backend)
-    return httpx2.AsyncClient(transport=transport, **options)
+    from agentops.net import dialing  # what speaks to an API server only needs no second HTTP library
+
+    return dialing.client(**options)

@@ -7,13 +7,11 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
 import anyio.abc
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -26,22 +24,6 @@ log = get_logger("net.serve")
 
 Readiness = Callable[[], Mapping[str, str | None]]
 """Named checks; None is passing, a text says what is wrong."""
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers (signals belong to the role) that says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = anyio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self.listening.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def serve(
@@ -60,6 +42,10 @@ async def serve(
     Cancelling drains: the socket closes at once, open requests get up to `grace_s` seconds. A live
     `ssl_context` may get new certificates while it serves; idle connections end after `keep_alive_s`.
     """
+    import uvicorn  # three megabytes, for those who serve
+
+    from agentops.net.uvicorn_server import QuietServer
+
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -74,7 +60,7 @@ async def serve(
     if ssl_context is not None:
         config.load()
         config.ssl = ssl_context
-    server = _Server(config)
+    server = QuietServer(config)
     host, port = sock.getsockname()[:2]
 
     async def announce() -> None:

@@ -6,14 +6,16 @@ Context crosses processes as a W3C `traceparent`, in HTTP headers and in the Age
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from agentops._version import __version__
+
+if TYPE_CHECKING:  # the SDK is two megabytes, for those who export
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 
 def tracer(name: str) -> trace.Tracer:
@@ -35,6 +37,10 @@ def configure(
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
         exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces")
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     provider = TracerProvider(resource=Resource.create({"service.name": service_name, **attributes}))
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=2000))
     trace.set_tracer_provider(provider)

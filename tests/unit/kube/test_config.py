@@ -1,4 +1,5 @@
 import ssl
+import subprocess
 import sys
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 from agentops.kube import ClusterConfig, load_config
 from agentops.kube.config import in_cluster, kubeconfig_yaml
 from agentops.kube.errors import ConfigError
+from agentops.kube.kubeconfig import static
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +56,59 @@ async def test_token_certificates_and_context_are_taken_from_the_file(tmp_path):
     assert "secret" not in repr(config)
     with pytest.raises(ConfigError, match="nope"):
         await load_config(path, "nope")
+
+
+USERS = [
+    {},
+    {"token": "secret"},
+    {"username": "u", "password": "p"},
+    {"tokenFile": "token"},
+    {"client-certificate": "cert", "client-key": "key"},
+    {"client-certificate-data": "Y2VydA==", "client-key-data": "a2V5", "client-key": "key"},
+]
+CLUSTERS = [
+    {"server": "http://one:1/"},
+    {"server": "https://one:1", "certificate-authority": "ca"},
+    {"server": "https://one:1/base/", "certificate-authority-data": "Y2E="},
+    {"server": "https://one:1", "insecure-skip-tls-verify": True, "tls-server-name": "n", "proxy-url": "http://p:2"},
+]
+
+
+@pytest.mark.parametrize("user", USERS, ids=lambda user: "+".join(user) or "anonymous")
+@pytest.mark.parametrize("cluster", CLUSTERS, ids=range(len(CLUSTERS)))
+async def test_a_plain_kubeconfig_says_the_same_with_and_without_the_official_package(tmp_path, cluster, user):
+    for name in ("token", "cert", "key", "ca"):
+        (tmp_path / name).write_text(f"text of {name}")
+    document = kubeconfig(**user)
+    document["clusters"][0]["cluster"] = cluster
+    path, other = write(tmp_path / "config", document), write(tmp_path / "other", {"kind": "Config"})
+    assert static(path) is not None
+    assert await load_config(path) == await load_config(f"{path}:{other}")  # several files need the package
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("user", {"exec": {"command": "x"}}),
+        ("user", {"auth-provider": {"name": "oidc"}}),
+        ("user", {"tokenFile": "missing"}),
+        ("cluster", {"server": "https://x", "certificate-authority": "missing"}),
+        ("cluster", {"server": None}),
+    ],
+)
+def test_what_needs_a_plugin_or_is_wrong_is_left_to_the_official_package(tmp_path, part, change):
+    document = kubeconfig()
+    document[f"{part}s"][0][part] = change
+    assert static(write(tmp_path / "config", document)) is None
+
+
+async def test_a_plain_kubeconfig_does_not_import_the_official_package(tmp_path):
+    path = write(tmp_path / "config", kubeconfig(token="secret"))
+    code = (
+        "import asyncio, sys; from agentops.kube import load_config; "
+        f"asyncio.run(load_config({path!r})); sys.exit('kubernetes' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.guarantee("PY27")
