@@ -2,86 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
-from support.kubelet import SHELL, processes_with
-from support.plane import ApiPlane, api_plane
+from support.kubelet import processes_with
+from support.node import a_pod, gone, in_phase, kubelet_on, node
+from support.plane import api_plane
 
-from agentops.controller import Manager, ManagerOptions
-from agentops.kube.errors import NotFound
 from agentops.kube.kinds import CONFIG_MAP, ENDPOINT_SLICE, EVENT, LEASE, NODE, POD, PVC, SERVICE, SERVICE_ACCOUNT
 from agentops.local.apiserver.node import LogOptions, NodeStreamError
-from agentops.local.kubelet import ImageMap, Kubelet, KubeletOptions
+from agentops.local.kubelet import Kubelet
 from agentops.local.kubelet.pod_worker import PodWorker
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def kubelet_on(plane: ApiPlane, state_dir: Path) -> AsyncIterator[Kubelet]:
-    manager = Manager(plane.transport, ManagerOptions(name="kubelet-test", grace_s=10.0))
-    options = KubeletOptions(
-        state_dir=state_dir,
-        api_host="127.0.0.1",
-        api_port=6443,
-        pod_cidr="127.67.0.0/16",
-        images=ImageMap({"shell": SHELL}),
-        backoff_scale=0.01,
-        stop_grace_s=1.0,
-    )
-    kubelet = Kubelet(manager, options)
-    async with anyio.create_task_group() as tg:
-        await tg.start(manager.run)
-        yield kubelet
-        tg.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def node(tmp_path: Path) -> AsyncIterator[tuple[ApiPlane, Kubelet]]:
-    async with (
-        api_plane(tmp_path, controllers=False, require_service_account=False) as plane,
-        kubelet_on(plane, tmp_path / "state") as kubelet,
-    ):
-        yield plane, kubelet
-
-
-def a_pod(name: str, script: str, **spec: Any) -> dict[str, Any]:
-    container = {"name": "main", "image": "shell:1", "args": [script], **spec.pop("container", {})}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
-        "spec": {
-            "containers": [container],
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 1,
-            **spec,
-        },
-    }
-
-
-async def in_phase(plane: ApiPlane, name: str, phase: str) -> dict[str, Any]:
-    async def check() -> dict[str, Any] | None:
-        pod = await plane.client.get(POD, name, "default")
-        return pod if pod["status"].get("phase") == phase else None
-
-    return await plane.eventually(check, timeout_s=20)
-
-
-async def gone(plane: ApiPlane, name: str) -> None:
-    async def check() -> bool:
-        try:
-            await plane.client.get(POD, name, "default")
-        except NotFound:
-            return True
-        return False
-
-    await plane.eventually(check, timeout_s=20)
 
 
 async def test_the_node_registers_itself_with_its_isolation_and_a_lease(tmp_path: Path) -> None:
@@ -234,7 +168,11 @@ async def test_a_pod_that_fits_nowhere_says_so_and_goes_when_the_node_allows_it(
             found = [c for c in pod["status"].get("conditions") or () if c["type"] == "PodScheduled"]
             return bool(found) and found[0]["reason"] == "Unschedulable"
 
+        async def registered() -> bool:
+            return bool(await plane.client.list(NODE))
+
         await plane.eventually(unschedulable)
+        await plane.eventually(registered)
         await plane.client.patch(NODE, "local", {"metadata": {"labels": {"disk": "fast"}}})
         await in_phase(plane, "picky", "Running")
 
