@@ -55,6 +55,10 @@ class EventType(StrEnum):
     MODEL_FALLBACK = "model_fallback"
     TEXT_RESET = "text_reset"
     SESSION_STATUS = "session_status"
+    TOOL_PROGRESS = "tool_progress"
+    """`id, tool_name, delta`: what a tool shows between its call and its result."""
+    STEER_APPLIED = "steer_applied"
+    """`message`: what a user said into the turn reaches the model with its next call."""
 
 
 class FinishReason(StrEnum):

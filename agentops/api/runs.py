@@ -76,6 +76,13 @@ class PromptRequest:
 
 
 @frozen(slots=True, kw_only=True)
+class SteerRequest:
+    """The body of `POST /steer`."""
+
+    message: str
+
+
+@frozen(slots=True, kw_only=True)
 class Artifact:
     """Something a run made. `kind` is one of pr, mr, issue, memory, commit."""
 

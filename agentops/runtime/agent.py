@@ -44,7 +44,7 @@ from agentops.runtime.providers.base import CallOptions
 from agentops.runtime.providers.chain import ModelChain
 from agentops.runtime.store import Store, StoredRun
 from agentops.runtime.tools.box import ToolBox
-from agentops.runtime.turn import Turn, TurnSetup
+from agentops.runtime.turn import Steering, Turn, TurnSetup
 from agentops.telemetry import tracing
 from agentops.telemetry.logging import bind, get_logger
 from agentops.values.clock import Clock
@@ -138,6 +138,7 @@ class Agent:
         self._active: Run | None = None
         self._turn: Turn | None = None
         self._scope: anyio.CancelScope | None = None
+        self._steering = Steering()
         self._stop_reason = ""
         self._draining = False
         self._unwritten: dict[str, Run] = {}
@@ -186,6 +187,7 @@ class Agent:
             "memory_enabled": self._memory is not None,
             "context_budget": self._turn.context_budget if self._turn else self._last_budget,
             "tools": list(self._tools.names),
+            "sandbox": self._tools.sandbox.status,
         }
         if self._active is not None:
             status["run"] = self._active.record.name
@@ -221,6 +223,7 @@ class Agent:
             self._active = None
             raise
         self._stop_reason = ""
+        self._steering = Steering()
         self._scope = anyio.CancelScope()
         self._tasks.start_soon(self._execute, run, request, self._scope)
         return run
@@ -267,6 +270,10 @@ class Agent:
         if active is None or (run and active.record.name != run) or not _same(uid, active.uid):
             return False
         return self._stop(RunFailure.ABORTED)
+
+    def steer(self, message: str) -> bool:
+        """Give the model `message` before its next call of this turn; False when no turn takes it any more."""
+        return self._active is not None and self._steering.add(message)
 
     def interrupt(self) -> bool:
         """Stop the turn because the process must go; what it did is kept as interrupted."""
@@ -437,6 +444,7 @@ class Agent:
             clock=self._clock,
             metrics=self._metrics,
             new_id=self._new_id,
+            steering=self._steering,
         )
 
     async def _close(self, run: Run, record: RunRecord, emitter: Emitter, dropped: int) -> None:

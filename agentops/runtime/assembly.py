@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2
 
-from agentops.api.runtime_config import MemoryConfig, RuntimeConfig
+from agentops.api.runtime_config import ContextFile, MemoryConfig, RuntimeConfig, ToolConfig
 from agentops.clients.memory import MemoryClient
 from agentops.net.auth import TokenFile
 from agentops.net.paths import ROOT_VAR, pod_path
@@ -30,6 +30,7 @@ from agentops.runtime.tools.box import ToolBox
 from agentops.runtime.tools.builtin import builtin_tools
 from agentops.runtime.tools.fetch import TIMEOUT_S as FETCH_TIMEOUT_S
 from agentops.runtime.tools.memory import memory_tools
+from agentops.runtime.tools.sandbox import Reach, Sandbox, plan_reach
 from agentops.runtime.tools.workspace import Workspace
 from agentops.telemetry.logging import get_logger
 from agentops.telemetry.metrics import Registry
@@ -68,6 +69,8 @@ async def open_agent(
         metrics = RuntimeMetrics(registry)
         memory = await _memory(stack, settings, config.memory, clock, new_id)
         workspace = Workspace(settings.workspace_path, settings.workspace)
+        sandbox = stack.enter_context(Sandbox(_reach(settings, config, workspace)))
+        metrics.sandboxed(sandbox.kind)
         http = await stack.enter_async_context(http_client(timeout=httpx2.Timeout(FETCH_TIMEOUT_S)))
         tools: list[Tool] = builtin_tools(
             config.builtin_tools,
@@ -77,6 +80,7 @@ async def open_agent(
             clock=clock,
             max_result_chars=config.max_tool_result_chars,
             variables=config.tool_env,
+            sandbox=sandbox,
         )
         if memory is not None:
             tools += memory_tools(memory)
@@ -90,6 +94,7 @@ async def open_agent(
                 max_result_chars=config.max_tool_result_chars,
                 clock=clock,
                 metrics=metrics,
+                sandbox=sandbox,
             ),
             system=_system(settings, config),
             limits=TurnLimits(
@@ -104,6 +109,22 @@ async def open_agent(
             clock=clock,
             new_id=new_id,
         )
+
+
+def _reach(settings: Settings, config: RuntimeConfig, workspace: Workspace) -> Reach:
+    """What the tools of this agent can reach: never its state, its bearers or what is mounted beside them."""
+    environ = settings.environ
+    bearers = (settings.token_file, settings.memory_token_file)
+    return plan_reach(
+        workspace,
+        environ,
+        secret=[settings.data_path, *(pod_path(path, environ) for path in bearers if path)],
+        readable=[pod_path(path, environ) for path in (*_paths(config.tools), *_paths(config.context_files))],
+    )
+
+
+def _paths(entries: Iterable[ToolConfig | ContextFile]) -> list[str]:
+    return [entry.path for entry in entries]
 
 
 def hide_environment(environ: Mapping[str, str]) -> None:

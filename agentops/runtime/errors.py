@@ -67,12 +67,14 @@ class ProviderReplyFault(ProviderFault):
 class ToolFault(RuntimeFault):
     """Becomes an error tool result: the turn goes on and the model reads the text.
 
-    `metadata` is what the console shows beside it (an exit code, a path).
+    `metadata` is what the console shows beside it (an exit code, a path); `fitted` says that the text was
+    cut to size already.
     """
 
-    def __init__(self, message: str, metadata: dict[str, object] | None = None) -> None:
+    def __init__(self, message: str, metadata: dict[str, object] | None = None, *, fitted: bool = False) -> None:
         super().__init__(message)
         self.metadata = metadata or {}
+        self.fitted = fitted
 
 
 class BusyFault(RuntimeFault):

@@ -2,6 +2,7 @@
 
     POST   /prompt                 200 RunRecord; with `Prefer: respond-async` 202 {"run": name}
     POST   /prompt/stream          200 server-sent events of the run
+    POST   /steer                  200 {"ok": true}; 409 when no turn is going
     DELETE /abort                  200 {"ok": true, "aborted": bool}; with X-AgentOps-Run-Name only that run
     GET    /runs/{name}            200 RunRecord, 404; with `Prefer: wait=N` when it has ended, or after N seconds
     GET    /runs/{name}/events     200 server-sent events, replayed from `Last-Event-ID`, ending after session_idle
@@ -36,6 +37,7 @@ from agentops.api.runs import (
     PromptRequest,
     RunRecord,
     RunState,
+    SteerRequest,
 )
 from agentops.net.auth import BearerAuth
 from agentops.net.serve import Readiness, health_routes
@@ -70,6 +72,7 @@ def make_app(agent: Agent, *, token: Callable[[], str] | None, registry: Registr
         routes=[
             Route("/prompt", routes.prompt, methods=["POST"]),
             Route("/prompt/stream", routes.prompt_stream, methods=["POST"]),
+            Route("/steer", routes.steer, methods=["POST"]),
             Route("/abort", routes.abort, methods=["DELETE"]),
             Route("/runs/{name}", routes.run, methods=["GET"]),
             Route("/runs/{name}/events", routes.run_events, methods=["GET"]),
@@ -111,6 +114,18 @@ class _Routes:
 
     async def prompt_stream(self, request: Request) -> Response:
         return await self._stream(request, await self._submit(request))
+
+    async def steer(self, request: Request) -> Response:
+        """What the user says into the running turn; the model reads it with its next call."""
+        try:
+            message = loads(SteerRequest, await _read_body(request)).message
+        except WireError:
+            message = ""
+        if not message.strip():
+            raise _Refused(400, "message is required")
+        if not self._agent.steer(message):
+            raise _Refused(409, "no turn is going; send a prompt")
+        return JSONResponse({"ok": True})
 
     async def abort(self, request: Request) -> Response:
         """With a run name, only that run: a late abort must not hit the next one."""
@@ -186,7 +201,7 @@ class _Routes:
         return event_stream(events, after, {RUN_NAME_HEADER: name})
 
 
-async def _read_prompt(request: Request) -> PromptRequest:
+async def _read_body(request: Request) -> bytes:
     data = bytearray()
     try:
         async for chunk in request.stream():
@@ -195,8 +210,12 @@ async def _read_prompt(request: Request) -> PromptRequest:
                 raise _Refused(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
     except ClientDisconnect:
         raise _Refused(400, "the request ended early") from None
+    return bytes(data)
+
+
+async def _read_prompt(request: Request) -> PromptRequest:
     try:
-        body = loads(PromptRequest, bytes(data))
+        body = loads(PromptRequest, await _read_body(request))
     except WireError as error:
         detail = str(error)
         raise _Refused(400, f"bad request: {detail}" if "context" in detail else "prompt is required") from None

@@ -23,6 +23,9 @@ class RuntimeMetrics:
             "agentops_tool_calls_total", "Tool calls; a name the agent does not have counts as unknown.",
             ["tool", "outcome"],
         )  # fmt: skip
+        self._sandbox = registry.gauge(
+            "agentops_tool_sandbox", "1 for what keeps the tools inside: landlock, or none.", ["kind"]
+        )
         self._first_token = registry.histogram(
             "agentops_time_to_first_token_seconds",
             "From the start of a model call to the first piece of its answer.",
@@ -45,6 +48,9 @@ class RuntimeMetrics:
 
     def tool_called(self, tool: str, outcome: str) -> None:
         self._tools.labels(tool, outcome).inc()
+
+    def sandboxed(self, kind: str) -> None:
+        self._sandbox.labels(kind).set(1)
 
     def first_token(self, seconds: float) -> None:
         self._first_token.observe(seconds)

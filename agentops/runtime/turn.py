@@ -7,6 +7,7 @@ messages with a marker, and `messages` is what joins the conversation either way
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
@@ -65,6 +66,34 @@ class TurnSetup:
     trace_id: str | None = None
 
 
+class Steering:
+    """What users say into a turn that is going, in their order."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[str] = deque()
+        self._closed = False
+
+    def add(self, message: str) -> bool:
+        """False when the turn makes no more model calls."""
+        if not self._closed:
+            self._waiting.append(message)
+        return not self._closed
+
+    def take(self) -> list[str]:
+        taken = list(self._waiting)
+        self._waiting.clear()
+        return taken
+
+    def close(self) -> list[str]:
+        """Take no more; what nobody will read."""
+        self._closed = True
+        return self.take()
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._waiting)
+
+
 @define
 class _Block:
     """A piece of the answer that is still growing, or was closed."""
@@ -96,8 +125,10 @@ class Turn:
         clock: Clock,
         metrics: RuntimeMetrics,
         new_id: Callable[[], str],
+        steering: Steering | None = None,
     ) -> None:
         self._setup = setup
+        self._steering = steering if steering is not None else Steering()
         self._models: TurnModels = chain.turn()
         self._tools = tools
         self._emitter = emitter
@@ -157,6 +188,7 @@ class Turn:
         )
         while await self._step():
             pass
+        self._leave_unread()
         self._emit(EventType.AGENT_FINISH, total_usage=to_wire(self.usage), step_count=self.steps, model=self.model)
 
     def stop(self, marker: str, error: str, *, reason: str, retryable: bool) -> None:
@@ -164,6 +196,7 @@ class Turn:
 
         `marker` is the word the model will read in the conversation (`aborted`, `failed`, …).
         """
+        self._leave_unread()
         if self._in_step:
             self._close_open(complete=False)
             unanswered = [block for block in self._calls() if block.id not in self._results]
@@ -186,6 +219,9 @@ class Turn:
         """One model call and the tools it asks for. True when there is more to do."""
         self._blocks, self._results, self._renamed = [], {}, {}
         self._in_step = True
+        for message in self._steering.take():
+            self._done.append(user(message))
+            self._emit(EventType.STEER_APPLIED, message=message)
         self._emit(EventType.STEP_START, step_number=self.steps)
         with self._tracer.start_as_current_span("agent.step", attributes={"step.number": self.steps}) as span:
             await self._call_model()
@@ -196,7 +232,11 @@ class Turn:
         self._note_output()
         self._record_step()
         self._finish_step(self._last.reason)
-        return bool(calls) and not self._limit_reached()
+        return (bool(calls) or self._steering.waiting) and not self._limit_reached()
+
+    def _leave_unread(self) -> None:
+        for message in self._steering.close():
+            self._warn(f"not read, because the turn ended: {message}")
 
     def _note_output(self) -> None:
         """The output of a turn is the text of its last step that had some."""
@@ -368,7 +408,11 @@ class Turn:
 
     async def _run_tool(self, block: _Block) -> None:
         self.tool_calls += 1
-        self._answered(block, await self._tools.call(block.id, block.tool_name, block.value))
+
+        def progress(text: str) -> None:
+            self._emit(EventType.TOOL_PROGRESS, id=block.id, tool_name=block.tool_name, delta=text)
+
+        self._answered(block, await self._tools.call(block.id, block.tool_name, block.value, progress))
 
     def _answered(self, block: _Block, outcome: ToolOutcome) -> None:
         self._results[block.id] = ToolResultPart(

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
 Arguments = Mapping[str, Any]
+Progress = Callable[[str], None]
+"""Takes a piece of what a tool has to say before it is done."""
 
 
 @frozen
 class ToolOutput:
     """`text` is for the model, `metadata` for the console (JSON-able; `ui` names the card).
 
-    `spilled` is the workspace path of the whole output when `text` is already cut; `total_chars` is
-    its length then.
+    `fitted` says that `text` was cut to size already. `whole_in` is a workspace path where all of it stands
+    anyway, so that a cut needs no copy.
     """
 
     text: str
     metadata: dict[str, Any] = field(factory=dict)
-    spilled: str | None = None
-    total_chars: int | None = None
+    fitted: bool = False
+    whole_in: str | None = None
 
 
 class Tool(Protocol):
@@ -50,6 +52,15 @@ class Tool(Protocol):
 
     async def run(self, arguments: Arguments) -> ToolOutput:
         """`arguments` are checked against `schema`; keys outside it are gone."""
+        ...
+
+
+@runtime_checkable
+class ShowingTool(Tool, Protocol):
+    """A tool that shows what it does while it does it."""
+
+    async def run_showing(self, arguments: Arguments, progress: Progress) -> ToolOutput:
+        """As `run`; `progress` takes the output's first pieces as they come."""
         ...
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import signal
-import subprocess
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 
 import anyio
-import anyio.abc
 
 from agentops.runtime.errors import ToolFault
-from agentops.runtime.tools.base import Arguments, ToolOutput, schema
-from agentops.runtime.tools.output import OutputSink, cut
+from agentops.runtime.tools.base import Arguments, Progress, ToolOutput, schema
+from agentops.runtime.tools.output import OutputSink
+from agentops.runtime.tools.processes import nothing_left, running
+from agentops.runtime.tools.sandbox import Sandbox
 from agentops.runtime.tools.workspace import Workspace
 from agentops.values.clock import Clock
 
@@ -22,8 +21,8 @@ DEFAULT_TIMEOUT_S = 120
 MAX_TIMEOUT_S = 1800
 KILL_AFTER_S = 2.0
 """Between SIGTERM and SIGKILL."""
-LINGER_S = 0.5
-"""How long output is still read after the shell has ended, when a child keeps the pipe open."""
+PROGRESS_S = 0.25
+"""The shortest time between two pieces of progress."""
 
 _ALLOWED = frozenset(
     {"PATH", "HOME", "LANG", "LANGUAGE", "TERM", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL", "SSL_CERT_FILE",
@@ -57,7 +56,8 @@ class BashTool:
     description = (
         "Run a shell command in the workspace and return what it prints (stdout and stderr together). "
         f"It is stopped after `timeout` seconds (default {DEFAULT_TIMEOUT_S}); "
-        "processes it leaves in the background end with it."
+        "processes it leaves in the background end with it. "
+        "Write only to the workspace and the temporary directory ($TMPDIR)."
     )
     schema = schema(
         {
@@ -74,14 +74,18 @@ class BashTool:
         clock: Clock,
         limit_chars: int,
         variables: Collection[str] = (),
+        sandbox: Sandbox | None = None,
     ) -> None:
         self._workspace = workspace
-        self._env = child_environment(env, variables)
+        self._sandbox = sandbox or Sandbox(None)
+        self._env = self._sandbox.environment(child_environment(env, variables))
         self._clock = clock
         self._limit = limit_chars
-        self._count = 0
 
     async def run(self, arguments: Arguments) -> ToolOutput:
+        return await self.run_showing(arguments, lambda text: None)
+
+    async def run_showing(self, arguments: Arguments, progress: Progress) -> ToolOutput:
         command = arguments["command"]
         timeout_s = arguments.get("timeout", DEFAULT_TIMEOUT_S)
         if timeout_s <= 0 or timeout_s > MAX_TIMEOUT_S:
@@ -89,8 +93,8 @@ class BashTool:
         if "\0" in command:
             raise ToolFault("a command cannot contain a NUL byte")
         started = self._clock.boottime()
-        self._count += 1
-        sink = OutputSink(self._workspace.root, f"bash-{os.getpid()}-{self._count}", self._limit)
+        shown = _Shown(progress, self._clock, self._limit)
+        sink = OutputSink(self._workspace.root, f"bash-{secrets.token_hex(4)}", self._limit, shown.take)
         try:
             code = await self._execute(command, timeout_s, sink)
         finally:
@@ -103,68 +107,45 @@ class BashTool:
             "duration": round((self._clock.boottime() - started) * 1000),
         }
         if code is None:
-            raise ToolFault(self._report(sink, f"[stopped: timed out after {timeout_s} s]"), metadata)
+            raise ToolFault(_report(sink, f"[stopped: timed out after {timeout_s} s]"), metadata, fitted=True)
         if code != 0:
             how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-            raise ToolFault(self._report(sink, f"[{how}]"), metadata)
-        return ToolOutput(sink.text or "(no output)", metadata, sink.spilled, sink.total_chars)
-
-    def _report(self, sink: OutputSink, ending: str) -> str:
-        body = cut(sink.text, self._limit, sink.spilled, sink.total_chars).rstrip("\n")
-        return f"{body}\n{ending}" if body else ending
+            raise ToolFault(_report(sink, f"[{how}]"), metadata, fitted=True)
+        return ToolOutput(sink.text or "(no output)", metadata, fitted=True)
 
     async def _execute(self, command: str, timeout_s: float, sink: OutputSink) -> int | None:
         """The exit code (negative for a signal), or None when the time ran out."""
         shell = shutil.which("bash", path=self._env["PATH"]) or "/bin/sh"
-        try:
-            process = await anyio.open_process(
-                [shell, "-c", command],
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.STDOUT,
-                cwd=self._workspace.root,
-                env={**self._env, "PWD": str(self._workspace.root)},
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ToolFault(f"cannot start {shell}: {error.strerror or error}") from error
-        try:
+        root = self._workspace.root
+        env = {**self._env, "PWD": str(root)}
+        async with nothing_left(), running([shell, "-c", command], sandbox=self._sandbox, cwd=root, env=env) as process:
             with anyio.move_on_after(timeout_s):
-                await self._until_end(process, sink)
-                return process.returncode
-            _signal_group(process.pid, signal.SIGTERM)
+                return await process.read_until_end(sink.write)
+            process.terminate()
             with anyio.move_on_after(KILL_AFTER_S):
-                await self._until_end(process, sink)
-            return None
-        finally:
-            _signal_group(process.pid, signal.SIGKILL)
-            with anyio.move_on_after(5, shield=True):
-                await process.wait()
-            with anyio.move_on_after(1, shield=True):
-                await process.aclose()
-
-    async def _until_end(self, process: anyio.abc.Process, sink: OutputSink) -> None:
-        """Read until the shell has ended; children that keep the pipe open are waited for only briefly."""
-        assert process.stdout is not None
-        stdout = process.stdout
-        async with anyio.create_task_group() as tasks:
-
-            async def read() -> None:
-                with suppress(anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
-                    while True:
-                        sink.write(await stdout.receive(65536))
-
-            async def watch() -> None:
-                await process.wait()
-                await self._clock.sleep(LINGER_S)
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(watch)
-            await read()
-            await process.wait()
-            tasks.cancel_scope.cancel()
+                await process.read_until_end(sink.write)
+        return None
 
 
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    """To every process of the group; a group that is gone is what was wanted."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
+def _report(sink: OutputSink, ending: str) -> str:
+    body = sink.text.rstrip("\n")
+    return f"{body}\n{ending}" if body else ending
+
+
+class _Shown:
+    """Passes output on as progress, in pieces that are not too many and, together, not too long."""
+
+    def __init__(self, progress: Progress, clock: Clock, limit_chars: int) -> None:
+        self._progress = progress
+        self._clock = clock
+        self._left = limit_chars
+        self._waiting: list[str] = []
+        self._next = 0.0
+
+    def take(self, text: str) -> None:
+        self._waiting.append(text[: self._left])
+        self._left -= len(self._waiting[-1])
+        if self._clock.boottime() >= self._next and any(self._waiting):
+            self._progress("".join(self._waiting))
+            self._waiting = []
+            self._next = self._clock.boottime() + PROGRESS_S

@@ -17,8 +17,9 @@ from opentelemetry.trace import Status, StatusCode
 from agentops.runtime.errors import ToolFault
 from agentops.runtime.metrics import RuntimeMetrics
 from agentops.runtime.providers.base import ToolSpec
-from agentops.runtime.tools.base import Tool, ToolOutput, check_arguments
+from agentops.runtime.tools.base import Progress, ShowingTool, Tool, ToolOutput, check_arguments
 from agentops.runtime.tools.output import cut, spill
+from agentops.runtime.tools.sandbox import Sandbox
 from agentops.runtime.tools.workspace import Workspace
 from agentops.telemetry import tracing
 from agentops.telemetry.logging import get_logger
@@ -47,6 +48,7 @@ class ToolBox:
         max_result_chars: int,
         clock: Clock,
         metrics: RuntimeMetrics,
+        sandbox: Sandbox | None = None,
     ) -> None:
         self._tools: dict[str, Tool] = {}
         for tool in tools:
@@ -54,6 +56,7 @@ class ToolBox:
                 raise ValueError(f"two tools are named {tool.name}")
             self._tools[tool.name] = tool
         self._workspace = workspace
+        self.sandbox = sandbox or Sandbox(None)
         self._limit = max_result_chars
         self._clock = clock
         self._metrics = metrics
@@ -74,8 +77,10 @@ class ToolBox:
         tool = self._tools.get(name)
         return tool is not None and tool.parallel_safe
 
-    async def call(self, call_id: str, name: str, arguments: str) -> ToolOutcome:
-        """Run one call with the arguments the model wrote."""
+    async def call(
+        self, call_id: str, name: str, arguments: str, progress: Progress = lambda text: None
+    ) -> ToolOutcome:
+        """Run one call with the arguments the model wrote; `progress` gets what tools show before they are done."""
         tool = self._tools.get(name)
         label = name if tool else "unknown"
         started = self._clock.boottime()
@@ -88,10 +93,10 @@ class ToolBox:
         }
         with self._tracer.start_as_current_span(f"tool.execute: {label}", attributes=attributes) as span:
             try:
-                output = await self._run(tool, name, arguments)
+                output = await self._run(tool, name, arguments, progress)
                 outcome = ToolOutcome(self._fit(call_id, output), False, _metadata(output.metadata))
             except ToolFault as fault:
-                text = cut(str(fault), self._limit)
+                text = str(fault) if fault.fitted else cut(str(fault), self._limit)
                 outcome = ToolOutcome(text, True, _metadata({**fault.metadata, "error": str(fault)[:200]}))
             except Exception as error:  # a defect in a tool must not end the turn; it is logged with its trace
                 log.exception("tool.crashed", tool=label)
@@ -105,7 +110,7 @@ class ToolBox:
         log.info("tool.call", tool=label, error=outcome.is_error, duration_ms=milliseconds)
         return outcome
 
-    async def _run(self, tool: Tool | None, name: str, arguments: str) -> ToolOutput:
+    async def _run(self, tool: Tool | None, name: str, arguments: str, progress: Progress) -> ToolOutput:
         if tool is None:
             have = ", ".join(self._tools) or "none"
             raise ToolFault(f"there is no tool named {name!r}; available: {have}")
@@ -116,13 +121,14 @@ class ToolBox:
             raise ToolFault(f"the arguments of {name} are not valid JSON ({error}); send them again") from None
         except ValueError as error:
             raise ToolFault(f"{name}: {error}") from None
+        if isinstance(tool, ShowingTool):
+            return await tool.run_showing(checked, progress)
         return await tool.run(checked)
 
     def _fit(self, call_id: str, output: ToolOutput) -> str:
-        if len(output.text) <= self._limit and output.spilled is None:
+        if output.fitted or len(output.text) <= self._limit:
             return output.text
-        spilled = output.spilled or spill(self._workspace.root, call_id, output.text)
-        return cut(output.text, self._limit, spilled, output.total_chars)
+        return cut(output.text, self._limit, output.whole_in or spill(self._workspace.root, call_id, output.text))
 
 
 def _metadata(values: Mapping[str, Any]) -> str:

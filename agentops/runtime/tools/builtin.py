@@ -10,6 +10,7 @@ from agentops.runtime.tools.base import Tool
 from agentops.runtime.tools.bash import BashTool
 from agentops.runtime.tools.fetch import FetchTool
 from agentops.runtime.tools.files import EditTool, LsTool, ReadTool, WriteTool
+from agentops.runtime.tools.sandbox import Sandbox
 from agentops.runtime.tools.search import GlobTool, GrepTool, find_ripgrep
 from agentops.runtime.tools.workspace import Workspace
 from agentops.telemetry.logging import get_logger
@@ -29,6 +30,7 @@ def builtin_tools(
     clock: Clock,
     max_result_chars: int,
     variables: Collection[str] = (),
+    sandbox: Sandbox | None = None,
 ) -> list[Tool]:
     """The tools of `names`, once each, in that order. Names that are no built-in are logged and left out.
 
@@ -38,19 +40,19 @@ def builtin_tools(
     for name in dict.fromkeys(names):
         match name:
             case "bash":
-                tools.append(BashTool(workspace, env, clock, max_result_chars, variables))
+                tools.append(BashTool(workspace, env, clock, max_result_chars, variables, sandbox))
             case "read":
-                tools.append(ReadTool(workspace))
+                tools.append(ReadTool(workspace, sandbox))
             case "write":
-                tools.append(WriteTool(workspace))
+                tools.append(WriteTool(workspace, sandbox))
             case "edit":
-                tools.append(EditTool(workspace))
+                tools.append(EditTool(workspace, sandbox))
             case "ls":
-                tools.append(LsTool(workspace))
+                tools.append(LsTool(workspace, sandbox))
             case "grep":
-                tools.append(GrepTool(workspace, env, max_result_chars, find_ripgrep(env)))
+                tools.append(GrepTool(workspace, env, max_result_chars, find_ripgrep(env), sandbox))
             case "glob":
-                tools.append(GlobTool(workspace))
+                tools.append(GlobTool(workspace, sandbox))
             case "fetch":
                 tools.append(FetchTool(http))
             case _:

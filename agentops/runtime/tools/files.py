@@ -6,20 +6,20 @@ import difflib
 import os
 import stat
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
-
-import anyio.to_thread
+from typing import BinaryIO, TypeVar
 
 from agentops.runtime.errors import ToolFault
 from agentops.runtime.tools.base import Arguments, ToolOutput, schema
+from agentops.runtime.tools.sandbox import Sandbox
 from agentops.runtime.tools.workspace import Workspace
 
 MAX_READ_BYTES = 16 << 20
 MAX_EDIT_BYTES = 8 << 20
 MAX_ENTRIES = 2000
 _QUOTE = 80
+_PIECE = 1 << 20
+_ANY_SIZE = 1 << 62
 
 _T = TypeVar("_T")
 _PATH = {"type": "string", "description": "Path inside the workspace, relative or absolute."}
@@ -42,10 +42,10 @@ def language(path: str) -> str:
     return _LANGUAGES.get(name.rpartition(".")[2], "") if "." in name else ""
 
 
-async def _in_thread(path: str, work: Callable[[], _T]) -> _T:
-    """Run `work`; operating system errors become a sentence about `path`."""
+async def _inside(sandbox: Sandbox, path: str, work: Callable[[], _T]) -> _T:
+    """Run `work` in the sandbox; operating system errors become a sentence about `path`."""
     try:
-        return await anyio.to_thread.run_sync(work)
+        return await sandbox.run(work)
     except FileNotFoundError:
         raise ToolFault(f"{path} does not exist") from None
     except IsADirectoryError:
@@ -81,8 +81,9 @@ class ReadTool:
         ("path",),
     )
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, sandbox: Sandbox | None = None) -> None:
         self._workspace = workspace
+        self._sandbox = sandbox or Sandbox(None)
 
     async def run(self, arguments: Arguments) -> ToolOutput:
         shown = arguments["path"]
@@ -94,17 +95,20 @@ class ReadTool:
         path = self._workspace.resolve(shown)
 
         def work() -> tuple[str, int]:
-            partial = limit is not None
-            _regular(path, shown, 1 << 40 if partial else MAX_READ_BYTES)
+            _regular(path, shown, _ANY_SIZE if limit is not None else MAX_READ_BYTES)
             with path.open("rb") as file:
                 if b"\0" in file.read(8192):
                     raise ToolFault(f"{shown} is a binary file")
                 file.seek(0)
-                end = None if limit is None else offset - 1 + limit
-                lines = list(islice(file, offset - 1, end))
-            return b"".join(lines).decode("utf-8", "replace"), len(lines)
+                skip_lines(file, offset - 1)
+                text, count, whole = read_lines(file, limit, MAX_READ_BYTES)
+            if not whole:
+                raise ToolFault(
+                    f"the lines asked for have more than {MAX_READ_BYTES} bytes; ask for fewer, or use grep"
+                )
+            return text.decode("utf-8", "replace"), count
 
-        text, count = await _in_thread(shown, work)
+        text, count = await _inside(self._sandbox, shown, work)
         metadata = {
             "ui": "code",
             "filePath": shown,
@@ -113,7 +117,27 @@ class ReadTool:
             "language": language(shown),
             "lineCount": count,
         }
-        return ToolOutput(text, metadata)
+        return ToolOutput(text, metadata, whole_in=shown)
+
+
+def skip_lines(file: BinaryIO, count: int) -> None:
+    """Leave `file` after its first `count` lines, however long they are."""
+    while count and (piece := file.readline(_PIECE)):
+        count -= piece.endswith(b"\n")
+
+
+def read_lines(file: BinaryIO, limit: int | None, most_bytes: int) -> tuple[bytes, int, bool]:
+    """The next `limit` lines (None: all), their number, and whether they have at most `most_bytes` bytes."""
+    pieces: list[bytes] = []
+    size = count = 0
+    while (limit is None or count < limit) and (piece := file.readline(_PIECE)):
+        size += len(piece)
+        if size > most_bytes:
+            return b"".join(pieces), count, False
+        pieces.append(piece)
+        count += piece.endswith(b"\n")
+    ended = not pieces or pieces[-1].endswith(b"\n")
+    return b"".join(pieces), count if ended else count + 1, True
 
 
 class WriteTool:
@@ -124,8 +148,9 @@ class WriteTool:
     schema = schema({"path": _PATH, "content": {"type": "string", "description": "The whole new content."}},
                     ("path", "content"))  # fmt: skip
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, sandbox: Sandbox | None = None) -> None:
         self._workspace = workspace
+        self._sandbox = sandbox or Sandbox(None)
 
     async def run(self, arguments: Arguments) -> ToolOutput:
         shown, content = arguments["path"], arguments["content"]
@@ -136,7 +161,7 @@ class WriteTool:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             path.write_bytes(data)
 
-        await _in_thread(shown, work)
+        await _inside(self._sandbox, shown, work)
         metadata = {"ui": "file-created", "filePath": shown, "size": len(data), "language": language(shown)}
         return ToolOutput(f"Wrote {len(data)} bytes to {shown}", metadata)
 
@@ -166,8 +191,9 @@ class EditTool:
         ("path", "edits"),
     )
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, sandbox: Sandbox | None = None) -> None:
         self._workspace = workspace
+        self._sandbox = sandbox or Sandbox(None)
 
     async def run(self, arguments: Arguments) -> ToolOutput:
         shown = arguments["path"]
@@ -186,7 +212,7 @@ class EditTool:
             path.write_bytes(after.encode("utf-8", "replace"))
             return before, after
 
-        before, after = await _in_thread(shown, work)
+        before, after = await _inside(self._sandbox, shown, work)
         diff = unified_diff(before, after, shown)
         metadata = {"ui": "diff", "filePath": shown, "editCount": len(edits), "diff": diff}
         noun = "edit" if len(edits) == 1 else "edits"
@@ -225,8 +251,9 @@ class LsTool:
     description = "List a directory: one path a line, directories with a slash at the end."
     schema = schema({"path": _PATH})
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, sandbox: Sandbox | None = None) -> None:
         self._workspace = workspace
+        self._sandbox = sandbox or Sandbox(None)
 
     async def run(self, arguments: Arguments) -> ToolOutput:
         shown = arguments.get("path", ".")
@@ -236,7 +263,7 @@ class LsTool:
             with os.scandir(path) as entries:
                 return sorted(entry.name + ("/" if entry.is_dir() else "") for entry in entries)
 
-        names = await _in_thread(shown, work)
+        names = await _inside(self._sandbox, shown, work)
         metadata = {"ui": "file-tree", "path": shown, "entryCount": len(names)}
         if not names:
             return ToolOutput("(empty directory)", metadata)

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
-import re
+import secrets
 import shutil
-import subprocess
+import stat
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from agentops.runtime.errors import ToolFault
 from agentops.runtime.tools.base import Arguments, ToolOutput, schema
 from agentops.runtime.tools.bash import child_environment
 from agentops.runtime.tools.output import SPILL_DIR, OutputSink
+from agentops.runtime.tools.processes import running
+from agentops.runtime.tools.sandbox import Sandbox
 from agentops.runtime.tools.workspace import Workspace
 
-GREP_TIMEOUT_S = 60
+SEARCH_TIMEOUT_S = 60
 MAX_LINE = 500
 MAX_MATCHES = 5000
 MAX_PATHS = 1000
+_LONGEST_LINE = 1 << 20
 _SKIPPED = frozenset({".git", ".hg", ".svn"})
 _PATH = {"type": "string", "description": "Where to look; the workspace when left out."}
 
@@ -42,64 +47,70 @@ class GrepTool:
     description = "Search file contents by regular expression. Returns path:line:text lines."
     schema = schema({"pattern": {"type": "string", "description": "Regular expression."}, "path": _PATH}, ("pattern",))
 
-    def __init__(self, workspace: Workspace, env: Mapping[str, str], limit_chars: int, ripgrep: str | None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        env: Mapping[str, str],
+        limit_chars: int,
+        ripgrep: str | None,
+        sandbox: Sandbox | None = None,
+    ) -> None:
         self._workspace = workspace
         self._env = child_environment(env)
         self._limit = limit_chars
         self._ripgrep = ripgrep
-        self._count = 0
+        self._sandbox = sandbox or Sandbox(None)
 
     async def run(self, arguments: Arguments) -> ToolOutput:
         pattern, shown = arguments["pattern"], arguments.get("path", ".")
         path = self._workspace.resolve(shown)
         if not path.exists():
             raise ToolFault(f"{shown} does not exist")
-        self._count += 1
-        sink = OutputSink(self._workspace.root, f"grep-{os.getpid()}-{self._count}", self._limit)
-        target = self._workspace.display(path)
+        sink = OutputSink(self._workspace.root, f"grep-{secrets.token_hex(4)}", self._limit)
         try:
-            with anyio.fail_after(GREP_TIMEOUT_S):
+            with _limited_time("grep") as stop:
                 if self._ripgrep:
-                    matches = await self._rg(self._ripgrep, pattern, target, sink)
+                    matches = await self._rg(self._ripgrep, pattern, self._workspace.display(path), sink)
                 else:
-                    matches = await anyio.to_thread.run_sync(self._python, pattern, path, sink, abandon_on_cancel=True)
-        except TimeoutError:
-            raise ToolFault(f"grep took longer than {GREP_TIMEOUT_S} s; search a smaller path") from None
+                    matches = await self._sandbox.run(
+                        lambda: self._python(pattern, path, sink, stop), abandon_on_cancel=True
+                    )
+            if matches >= MAX_MATCHES:
+                sink.write(f"[stopped after {MAX_MATCHES} matches; narrow the pattern or the path]\n".encode())
         finally:
             sink.close()
         metadata = {"ui": "search-results", "pattern": pattern, "path": shown, "matchCount": matches}
         if not matches:
             return ToolOutput("No matches found.", metadata)
-        return ToolOutput(sink.text.rstrip("\n"), metadata, sink.spilled, sink.total_chars)
+        return ToolOutput(sink.text.rstrip("\n"), metadata, fitted=True)
 
     async def _rg(self, ripgrep: str, pattern: str, target: str, sink: OutputSink) -> int:
         command = [
-            ripgrep, "--no-config", "--line-number", "--with-filename", "--no-heading", "--color=never", "--sort=path",
-            f"--max-columns={MAX_LINE}", "--max-columns-preview", f"--glob=!{SPILL_DIR}/**",
-            f"--regexp={pattern}", "--", target,
+            ripgrep, "--no-config", "--no-messages", "--line-number", "--with-filename", "--no-heading",
+            "--color=never", "--sort=path", f"--max-columns={MAX_LINE}", "--max-columns-preview",
+            f"--glob=!{SPILL_DIR}/**", f"--regexp={pattern}", "--", target,
         ]  # fmt: skip
-        matches = 0
-        process = await anyio.open_process(
-            command, stdin=subprocess.DEVNULL, cwd=self._workspace.root, env=self._env, start_new_session=True
-        )
-        async with process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            try:
-                async for chunk in process.stdout:
-                    matches += chunk.count(b"\n")
-                    sink.write(chunk)
-                errors = b"".join([chunk async for chunk in process.stderr])
-                code = await process.wait()
-            except BaseException:
-                process.kill()
-                raise
+        matches, code, errors = 0, 0, b""
+        root = self._workspace.root
+        with anyio.CancelScope() as enough:
+
+            def take(chunk: bytes) -> None:
+                nonlocal matches
+                lines = chunk.splitlines(keepends=True)[: MAX_MATCHES - matches]
+                matches += sum(line.endswith(b"\n") for line in lines)
+                sink.write(b"".join(lines))
+                if matches >= MAX_MATCHES:
+                    enough.cancel()
+
+            async with running(command, sandbox=self._sandbox, cwd=root, env=self._env, merge=False) as process:
+                code = await process.read_until_end(take)
+                errors = process.errors()
         if code == 2 and not matches:
             text = errors.decode("utf-8", "replace").strip()
             raise ToolFault(f"grep: {text[:500] or 'ripgrep failed'}")
         return matches
 
-    def _python(self, pattern: str, path: Path, sink: OutputSink) -> int:
+    def _python(self, pattern: str, path: Path, sink: OutputSink, stop: threading.Event) -> int:
         import re2
 
         try:
@@ -107,23 +118,47 @@ class GrepTool:
         except re2.error as error:
             raise ToolFault(f"grep: the pattern is not a valid regular expression: {error}") from None
         matches = 0
-        for file in [path] if path.is_file() else walk_files(path):
+        for file in [path] if path.is_file() else walk_files(path, hidden=False):
             shown = self._workspace.display(file)
-            if shown.startswith(SPILL_DIR):
-                continue
-            try:
-                lines = file.read_bytes().splitlines()
-            except OSError:  # unreadable files are passed over, as ripgrep does
-                continue
-            if any(b"\0" in line for line in lines[:50]):
-                continue
-            for number, line in enumerate(lines, 1):
+            for number, line in _text_lines(file):
+                if stop.is_set():
+                    return matches
                 if regex.search(line):
-                    sink.write(f"{shown}:{number}:".encode() + line[:MAX_LINE] + b"\n")
+                    sink.write(f"{shown}:{number}:".encode("utf-8", "replace") + line[:MAX_LINE] + b"\n")
                     matches += 1
                     if matches >= MAX_MATCHES:
                         return matches
         return matches
+
+
+@contextmanager
+def _limited_time(tool: str) -> Iterator[threading.Event]:
+    """Ends what takes too long with a ToolFault; the event tells a thread that nobody waits for it any more."""
+    stop = threading.Event()
+    try:
+        with anyio.fail_after(SEARCH_TIMEOUT_S):
+            yield stop
+    except TimeoutError:
+        raise ToolFault(f"{tool} took longer than {SEARCH_TIMEOUT_S} s; search a smaller path") from None
+    finally:
+        stop.set()
+
+
+def _text_lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """The numbered lines of a text file; nothing of one that is binary, unreadable, a link or no file at all."""
+    try:
+        if not stat.S_ISREG(file.lstat().st_mode):
+            return
+        with file.open("rb") as lines:
+            if b"\0" in lines.read(8192):
+                return
+            lines.seek(0)
+            number = 1
+            while line := lines.readline(_LONGEST_LINE):
+                yield number, line.rstrip(b"\r\n")
+                number += line.endswith(b"\n")
+    except OSError:  # passed over, as ripgrep does
+        return
 
 
 class GlobTool:
@@ -139,8 +174,9 @@ class GlobTool:
     schema = schema({"pattern": {"type": "string", "description": "For example src/**/*.py."}, "path": _PATH},
                     ("pattern",))  # fmt: skip
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, sandbox: Sandbox | None = None) -> None:
         self._workspace = workspace
+        self._sandbox = sandbox or Sandbox(None)
 
     async def run(self, arguments: Arguments) -> ToolOutput:
         pattern, shown = arguments["pattern"], arguments.get("path", ".")
@@ -157,15 +193,18 @@ class GlobTool:
         regex = glob_regex(pattern.removeprefix("./"))
         by_name = "/" not in pattern.removeprefix("./")
 
-        def work() -> list[str]:
-            found: list[str] = []
-            for file in walk_files(root):
-                relative = os.path.relpath(file, root)
-                if regex.fullmatch(file.name if by_name else relative):
-                    found.append(self._workspace.display(file))
-            return sorted(found)
+        with _limited_time("glob") as stop:
 
-        paths = await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+            def work() -> list[str]:
+                found: list[str] = []
+                for file in walk_files(root):
+                    if stop.is_set():
+                        break
+                    if regex.fullmatch(printable(file.name if by_name else os.path.relpath(file, root))):
+                        found.append(printable(self._workspace.display(file)))
+                return sorted(found)
+
+            paths = await self._sandbox.run(work, abandon_on_cancel=True)
         metadata = {"ui": "file-tree", "pattern": arguments["pattern"], "path": shown, "count": len(paths)}
         if not paths:
             return ToolOutput("No files found.", metadata)
@@ -175,16 +214,33 @@ class GlobTool:
         return ToolOutput("\n".join(lines), metadata)
 
 
-def walk_files(root: Path) -> Iterator[Path]:
-    """Every file below `root`, links to directories not followed, version control left out."""
+def walk_files(root: Path, hidden: bool = True) -> Iterator[Path]:
+    """Every file below `root` but version control's and spilled output; links to directories are not followed.
+
+    Without `hidden` names that begin with a dot are left out.
+    """
     for directory, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if name not in _SKIPPED)
+        if Path(directory).name == ".agentops":
+            names[:] = []
+            continue
+        names[:] = sorted(name for name in names if name not in _SKIPPED and (hidden or name[0] != "."))
         for name in sorted(files):
-            yield Path(directory, name)
+            if hidden or name[0] != ".":
+                yield Path(directory, name)
 
 
-def glob_regex(pattern: str) -> re.Pattern[str]:
-    """`pattern` as a regular expression over a relative path with slashes. Raises ToolFault when malformed."""
+def printable(path: str) -> str:
+    """`path` as text; bytes of a name that are no UTF-8 become question marks."""
+    return path.encode("utf-8", "replace").decode()
+
+
+def glob_regex(pattern: str) -> Any:
+    """`pattern` as an RE2 expression over a relative path with slashes: linear time, whatever the model wrote.
+
+    Raises ToolFault when malformed.
+    """
+    import re2
+
     out: list[str] = []
     index, depth = 0, 0
     while index < len(pattern):
@@ -214,9 +270,9 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
         elif char == "," and depth:
             out.append("|")
         else:
-            out.append(re.escape(char))
+            out.append(re2.escape(char))
         index += 1
     try:
-        return re.compile("".join(out) + ")" * depth)
-    except re.error as error:
+        return re2.compile("".join(out) + ")" * depth)
+    except re2.error as error:
         raise ToolFault(f"the pattern {pattern!r} is malformed: {error}") from None

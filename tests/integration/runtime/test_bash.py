@@ -12,6 +12,7 @@ import pytest
 
 from agentops.runtime.errors import ToolFault
 from agentops.runtime.tools.bash import BashTool, child_environment
+from agentops.runtime.tools.output import SPILL_DIR
 from agentops.runtime.tools.workspace import Workspace
 from agentops.values.clock import SystemClock
 
@@ -25,10 +26,9 @@ def bash(tmp_path: Path) -> BashTool:
 
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # the latter when it goes between opening and reading
         return False
-    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
 
 
 async def gone(pid: int) -> None:
@@ -82,10 +82,39 @@ async def test_a_background_process_does_not_hold_the_call(bash: BashTool) -> No
 
 async def test_long_output_is_cut_and_kept_whole_in_a_file(bash: BashTool, tmp_path: Path) -> None:
     output = await bash.run({"command": "seq 100000"})
-    assert len(output.text) == 1000
-    assert output.total_chars == 588895
-    assert output.spilled is not None
-    assert (tmp_path / output.spilled).read_text().splitlines()[-1] == "100000"
+    assert output.text.startswith("1\n2\n3\n")
+    assert output.text.endswith("99999\n100000\n")
+    assert "showing 1000 of 588895 chars" in output.text
+    (spilled,) = (tmp_path / SPILL_DIR).iterdir()
+    assert f"{SPILL_DIR}/{spilled.name}" in output.text
+    assert spilled.read_text().splitlines()[-1] == "100000"
+
+
+async def test_a_process_that_left_its_group_ends_with_the_call(bash: BashTool) -> None:
+    """One that ignores signals in a session of its own, and an orphan of another."""
+    stubborn = "setsid sh -c 'trap \"\" HUP TERM; echo $$; exec >&- 2>&-; exec sleep 300' &"
+    orphan = "setsid sh -c 'sleep 300 >&- 2>&- & echo $!'"
+    command = f"{orphan}; {stubborn} until [ $(jobs -r | wc -l) -eq 1 ]; do :; done; sleep 0.3"
+    output = await bash.run({"command": command})
+    left, right = (int(line) for line in output.text.splitlines())
+    await gone(left)
+    await gone(right)
+
+
+async def test_output_is_shown_while_the_command_runs(bash: BashTool, tmp_path: Path) -> None:
+    seen: list[str] = []
+    first = anyio.Event()
+
+    def progress(text: str) -> None:
+        seen.append(text)
+        first.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bash.run_showing, {"command": "echo one; until [ -e go ]; do sleep 0.05; done"}, progress)
+        with anyio.fail_after(20):
+            await first.wait()
+        assert seen == ["one\n"]
+        (tmp_path / "go").touch()
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 100_000])

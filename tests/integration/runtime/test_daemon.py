@@ -10,6 +10,7 @@ import pytest
 from support.fake_model import FakeModel, call, fail, say
 from support.runtime import agent_with, running, settings_in, write_config
 
+from agentops.runtime.tools import landlock
 from agentops.telemetry.metrics import Registry
 
 pytestmark = pytest.mark.anyio
@@ -21,9 +22,10 @@ def grammar(events: list[dict]) -> str:
     block = (
         r"(?:reasoning_start (?:reasoning_delta )*reasoning_end |text_start (?:text_delta )*text_end "
         r"|tool_input_start (?:tool_input_delta )*tool_input_end (?:tool_call )?|tool_result |warnings "
-        r"|model_fallback |text_reset )*"
+        r"|model_fallback |text_reset |tool_progress )*"
     )
-    step = rf"step_start {block}stream_finish (?:tool_result )*step_finish (?:warnings )?"
+    results = "(?:tool_progress |tool_result )*"
+    step = rf"(?:steer_applied )*step_start {block}stream_finish {results}step_finish (?:warnings )?"
     assert re.fullmatch(rf"agent_start (?:{step})*(?:agent_finish|agent_error) session_idle ", names), names
     return names
 
@@ -161,6 +163,34 @@ async def test_following_resumes_after_the_last_event_seen(tmp_path: Path) -> No
     assert rest == whole[701:]
     assert len(whole) > 1500
     assert [event for event in everything if event["type"] != "session_status"] == whole
+
+
+async def test_a_user_can_steer_the_turn_that_is_going(tmp_path: Path) -> None:
+    gate = anyio.Event()
+    async with agent_with(tmp_path, say("one", gate=gate), say("two")) as (client, model):
+        await client.start("a", "run-1")
+        assert (await client.http.post("/steer", json={"message": "rather b"})).json() == {"ok": True}
+        gate.set()
+        record = await client.finished("run-1")
+        events = await client.events("/runs/run-1/events")
+    assert (record["output"], record["steps"]) == ("two", 2)
+    assert model.requests[1]["messages"][-1] == {"role": "user", "content": "rather b"}
+    assert [event["message"] for event in events if event["type"] == "steer_applied"] == ["rather b"]
+
+
+@pytest.mark.skipif(not landlock.version(), reason="the kernel has no Landlock")
+async def test_a_command_of_the_agent_reads_neither_its_token_nor_its_state(tmp_path: Path) -> None:
+    commands = [f"cat {tmp_path}/token", f"cat {tmp_path}/state/runtime.db", "echo fine"]
+    calls = call(*((f"c{index}", "bash", {"command": text}) for index, text in enumerate(commands)))
+    async with agent_with(tmp_path, calls, say("done")) as (client, model):
+        await client.start("x", "run-1")
+        await client.finished("run-1")
+        status = (await client.http.get("/status")).json()
+        metrics = (await client.http.get("/metrics")).text
+    results = [message["content"] for message in model.requests[1]["messages"] if message["role"] == "tool"]
+    assert ["Permission denied" in result for result in results] == [True, True, False]
+    assert status["sandbox"] == {"kind": "landlock"}
+    assert 'agentops_tool_sandbox{kind="landlock"} 1.0' in metrics
 
 
 async def test_abort_ends_the_turn_and_keeps_what_was_done(tmp_path: Path) -> None:
@@ -306,6 +336,9 @@ async def test_the_turn_stops_at_max_steps_with_a_warning(tmp_path: Path) -> Non
         ("POST", "/prompt", b'{"prompt": "  "}', 400, "prompt is required"),
         ("POST", "/prompt", b"not json", 400, "prompt is required"),
         ("POST", "/prompt/stream", b"{}", 400, "prompt is required"),
+        ("POST", "/steer", b'{"message": " "}', 400, "message is required"),
+        ("POST", "/steer", b"[]", 400, "message is required"),
+        ("POST", "/steer", b'{"message": "b"}', 409, "no turn is going; send a prompt"),
         ("GET", "/runs/unknown", b"", 404, "run unknown is not known here"),
         ("GET", "/runs/unknown/events", b"", 404, "run unknown is not known here"),
         ("GET", "/elsewhere", b"", 404, "there is nothing at /elsewhere"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from agentops.runtime.errors import ToolFault
 from agentops.runtime.metrics import RuntimeMetrics
 from agentops.runtime.tools.base import Arguments, ToolOutput, check_arguments, schema
 from agentops.runtime.tools.box import ToolBox
-from agentops.runtime.tools.output import cut
+from agentops.runtime.tools.output import KEPT_FILES, SPILL_DIR, OutputSink, cut, spill, split
 from agentops.runtime.tools.workspace import Workspace
 from agentops.telemetry.metrics import Registry
 from agentops.values.clock import LoopClock
@@ -42,7 +44,7 @@ def registry() -> Registry:
 
 @pytest.fixture
 def box(workspace: Workspace, clock: LoopClock, registry: Registry) -> ToolBox:
-    return ToolBox([Echo()], workspace=workspace, max_result_chars=50, clock=clock, metrics=RuntimeMetrics(registry))
+    return ToolBox([Echo()], workspace=workspace, max_result_chars=60, clock=clock, metrics=RuntimeMetrics(registry))
 
 
 async def test_a_call_gives_text_and_metadata_as_json(box: ToolBox) -> None:
@@ -78,8 +80,9 @@ async def test_long_output_is_cut_between_characters_and_kept_whole_in_the_works
     box: ToolBox, workspace: Workspace
 ) -> None:
     outcome = await box.call("c/1", "echo", '{"path": "añ🙂", "count": 40}')
-    assert outcome.text.startswith("añ🙂" * 16 + "añ")
-    assert "showing 50 of 120 chars" in outcome.text
+    assert outcome.text.startswith("añ🙂" * 13 + "a\n\n[output cut")
+    assert outcome.text.endswith("]\n\nñ🙂" + "añ🙂" * 6)
+    assert "showing 60 of 120 chars" in outcome.text
     spilled = workspace.root / ".agentops/output/c-1.txt"
     assert spilled.read_text() == "añ🙂" * 40
     assert ".agentops/output/c-1.txt" in outcome.text
@@ -95,10 +98,32 @@ async def test_a_link_in_the_place_of_the_spill_directory_is_not_followed(
     assert list((tmp_path / "outside").rglob("*.txt")) == []
 
 
+def test_the_oldest_spilled_files_make_room(tmp_path: Path) -> None:
+    for number in range(KEPT_FILES + 3):
+        path = tmp_path / SPILL_DIR / f"{number}.txt"
+        assert spill(tmp_path, str(number), "x") == f"{SPILL_DIR}/{number}.txt"
+        os.utime(path, (number, number))
+    kept = {path.stem for path in (tmp_path / SPILL_DIR).iterdir()}
+    assert kept == {str(number) for number in range(3, KEPT_FILES + 3)}
+
+
 @given(st.text(max_size=200), st.integers(1, 100))
-def test_a_cut_text_is_a_prefix(text: str, limit: int) -> None:
+def test_a_cut_text_is_head_and_tail(text: str, limit: int) -> None:
     short = cut(text, limit)
-    assert short == text if len(text) <= limit else short.startswith(text[:limit])
+    head, tail = split(limit)
+    whole = len(text) <= limit
+    assert short == text if whole else short.startswith(text[:head]) and short.endswith(text[len(text) - tail :])
+
+
+@given(st.lists(st.binary(max_size=40)), st.integers(1, 60))
+def test_a_sink_shows_what_cutting_the_whole_would(
+    tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes], limit: int
+) -> None:
+    sink = OutputSink(tmp_path_factory.getbasetemp(), "sink", limit)
+    for chunk in chunks:
+        sink.write(chunk)
+    sink.close()
+    assert sink.text == cut(b"".join(chunks).decode("utf-8", "replace"), limit, sink.spilled)
 
 
 def test_small_models_are_understood() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from agentops.runtime.errors import ToolFault
-from agentops.runtime.tools.files import EditTool, LsTool, ReadTool, WriteTool
-from agentops.runtime.tools.search import GlobTool, GrepTool, find_ripgrep, glob_regex
+from agentops.runtime.tools.files import MAX_READ_BYTES, EditTool, LsTool, ReadTool, WriteTool
+from agentops.runtime.tools.output import SPILL_DIR, spill
+from agentops.runtime.tools.search import MAX_MATCHES, GlobTool, GrepTool, find_ripgrep, glob_regex
 from agentops.runtime.tools.workspace import Workspace
 
 pytestmark = pytest.mark.anyio
@@ -68,6 +69,20 @@ async def test_read_refuses_what_is_no_text_file(tree: Workspace) -> None:
             await ReadTool(tree).run({"path": path})
 
 
+async def test_a_part_of_a_file_of_any_size_can_be_read(tree: Workspace) -> None:
+    """Also where one line is larger than what a call may return."""
+    with (tree.root / "big").open("wb") as file:
+        file.write(b"first\n")
+        file.write(b"x" * (MAX_READ_BYTES + 1) + b"\n")
+        file.write(b"last\n")
+    read = ReadTool(tree)
+    assert (await read.run({"path": "big", "limit": 1})).text == "first\n"
+    assert (await read.run({"path": "big", "offset": 3, "limit": 5})).text == "last\n"
+    for arguments in ({"path": "big"}, {"path": "big", "offset": 2, "limit": 1}):
+        with pytest.raises(ToolFault, match="more than"):
+            await read.run(arguments)
+
+
 async def test_write_makes_parents_and_counts_bytes(tree: Workspace) -> None:
     output = await WriteTool(tree).run({"path": "new/dir/f.md", "content": "é"})
     assert output.text == "Wrote 2 bytes to new/dir/f.md"
@@ -102,24 +117,39 @@ async def test_ls_lists_paths(tree: Workspace) -> None:
     assert (await LsTool(tree).run({})).text == ".git/\na.py\nsrc/"
 
 
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [
-        ("**/*.py", ["a.py", "src/b.py", "src/deep/c.py"]),
-        ("*.py", ["a.py", "src/b.py", "src/deep/c.py"]),
-        ("src/*.py", ["src/b.py"]),
-        ("src/**", ["src/b.py", "src/deep/c.py", "src/deep/c.txt"]),
-        ("src/**/c.{py,txt}", ["src/deep/c.py", "src/deep/c.txt"]),
-        ("**/[ab].py", ["a.py", "src/b.py"]),
-        ("**/[!ab].py", ["src/deep/c.py"]),
-        ("/data/src/?.py", ["src/b.py"]),
-        ("nothing*", []),
-    ],
-)
-async def test_glob_knows_the_globstar(tree: Workspace, pattern: str, expected: list[str]) -> None:
-    output = await GlobTool(tree).run({"pattern": pattern})
-    assert (output.text.splitlines() if expected else []) == expected
-    assert output.metadata["count"] == len(expected)
+class TestGlob:
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"  # a thread cannot be awaited with a deadline in virtual time
+
+    @pytest.mark.parametrize(
+        ("pattern", "expected"),
+        [
+            ("**/*.py", ["a.py", "src/b.py", "src/deep/c.py"]),
+            ("*.py", ["a.py", "src/b.py", "src/deep/c.py"]),
+            ("src/*.py", ["src/b.py"]),
+            ("src/**", ["src/b.py", "src/deep/c.py", "src/deep/c.txt"]),
+            ("src/**/c.{py,txt}", ["src/deep/c.py", "src/deep/c.txt"]),
+            ("**/[ab].py", ["a.py", "src/b.py"]),
+            ("**/[!ab].py", ["src/deep/c.py"]),
+            ("/data/src/?.py", ["src/b.py"]),
+            ("nothing*", []),
+        ],
+    )
+    async def test_glob_knows_the_globstar(self, tree: Workspace, pattern: str, expected: list[str]) -> None:
+        output = await GlobTool(tree).run({"pattern": pattern})
+        assert (output.text.splitlines() if expected else []) == expected
+        assert output.metadata["count"] == len(expected)
+
+    async def test_a_pattern_that_would_explode_takes_no_time(self, tree: Workspace) -> None:
+        (tree.root / ("a/" * 30)).mkdir(parents=True)
+        (tree.root / ("a/" * 30) / "b").touch()
+        output = await GlobTool(tree).run({"pattern": "**/" * 15 + "c"})
+        assert output.text == "No files found."
+
+    async def test_a_name_that_is_no_text_is_listed(self, tree: Workspace) -> None:
+        (tree.root / os.fsdecode(b"odd\xff.txt")).touch()
+        assert (await GlobTool(tree).run({"pattern": "odd*"})).text == "odd?.txt"
 
 
 def test_dots_in_a_pattern_are_dots() -> None:
@@ -151,6 +181,33 @@ class TestGrep:
     async def test_one_file_can_be_searched(self, tree: Workspace, ripgrep: str | None) -> None:
         output = await GrepTool(tree, {"PATH": "/usr/bin"}, 1000, ripgrep).run({"pattern": "two", "path": "a.py"})
         assert output.text == "a.py:2:two"
+
+    async def test_links_pipes_and_hidden_files_are_left_alone(
+        self, tree: Workspace, ripgrep: str | None, tmp_path: Path
+    ) -> None:
+        (tmp_path / "secret").write_text("needle outside\n")
+        (tree.root / "link.txt").symlink_to(tmp_path / "secret")
+        (tree.root / ".hidden").write_text("needle\n")
+        (tree.root / "bin").write_bytes(b"needle\0\n")
+        os.mkfifo(tree.root / "pipe")
+        output = await GrepTool(tree, {"PATH": "/usr/bin"}, 1000, ripgrep).run({"pattern": "needle (outside|here)?"})
+        assert sorted(line.removeprefix("./") for line in output.text.splitlines()) == [
+            "src/deep/c.py:1:needle here",
+            "src/deep/c.txt:1:needle there",
+        ]
+
+    async def test_too_many_matches_stop_the_search(self, tree: Workspace, ripgrep: str | None) -> None:
+        (tree.root / "many").write_text("m\n" * (MAX_MATCHES + 10))
+        output = await GrepTool(tree, {"PATH": "/usr/bin"}, 10_000, ripgrep).run({"pattern": "m", "path": "many"})
+        assert output.metadata["matchCount"] == MAX_MATCHES
+        assert output.text.endswith(f"[stopped after {MAX_MATCHES} matches; narrow the pattern or the path]")
+
+    async def test_spilled_output_is_searched_only_when_it_is_meant(self, tree: Workspace, ripgrep: str | None) -> None:
+        spill(tree.root, "c1", "needle spilled\n")
+        grep = GrepTool(tree, {"PATH": "/usr/bin"}, 1000, ripgrep)
+        assert "spilled" not in (await grep.run({"pattern": "needle"})).text
+        meant = await grep.run({"pattern": "needle", "path": f"{SPILL_DIR}/c1.txt"})
+        assert meant.text == f"{SPILL_DIR}/c1.txt:1:needle spilled"
 
 
 def test_a_workspace_behind_a_link_is_its_real_path(tmp_path: Path) -> None:

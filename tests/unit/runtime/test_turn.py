@@ -29,7 +29,7 @@ from agentops.runtime.providers.chain import BoundModel, ModelChain
 from agentops.runtime.tools.base import Arguments, ToolOutput, schema
 from agentops.runtime.tools.box import ToolBox
 from agentops.runtime.tools.workspace import Workspace
-from agentops.runtime.turn import Turn, TurnSetup
+from agentops.runtime.turn import Steering, Turn, TurnSetup
 from agentops.telemetry.metrics import Registry
 from agentops.values.clock import LoopClock
 
@@ -59,7 +59,9 @@ class Slow:
 
 @pytest.fixture
 def make(workspace: Workspace, clock: LoopClock, new_id: Callable[[], str], scripted: Any) -> Any:
-    def build(*scripts: Any, tools: tuple[Any, ...] = (), **setup: Any) -> tuple[Turn, EventLog, Any]:
+    def build(
+        *scripts: Any, tools: tuple[Any, ...] = (), steering: Any = None, **setup: Any
+    ) -> tuple[Turn, EventLog, Any]:
         metrics = RuntimeMetrics(Registry())
         adapter = scripted("p", *scripts)
         log = EventLog(10_000)
@@ -76,6 +78,7 @@ def make(workspace: Workspace, clock: LoopClock, new_id: Callable[[], str], scri
             clock=clock,
             metrics=metrics,
             new_id=new_id,
+            steering=steering,
         )
         return turn, log, adapter
 
@@ -142,6 +145,46 @@ async def test_pieces_of_two_calls_may_come_interleaved(make: Any) -> None:
     await turn.run()
     assert [event["is_error"] for event in bodies(log, "tool_result")] == [False, False]
     assert [call.input for call in turn.messages[1].tool_calls] == ["{}", "{}"]
+
+
+async def test_what_is_said_into_a_turn_reaches_the_next_call_in_order(make: Any) -> None:
+    steering = Steering()
+
+    async def say() -> None:
+        assert steering.add("also b")
+        assert steering.add("and c")
+
+    first = [ToolInputStart("c1", "look"), say, CALLS]
+    turn, log, adapter = make(first, [TextDelta("Done."), STOP], tools=(Slow("look", True),), steering=steering)
+    await turn.run()
+    assert [(message.role, message.text) for message in adapter.calls[1][2]][-2:] == [
+        ("user", "also b"),
+        ("user", "and c"),
+    ]
+    assert [body["message"] for body in bodies(log, "steer_applied")] == ["also b", "and c"]
+    assert not steering.add("too late")
+
+
+async def test_a_turn_that_would_end_goes_on_for_what_was_said_meanwhile(make: Any) -> None:
+    steering = Steering()
+
+    async def say() -> None:
+        steering.add("wait")
+
+    turn, _, _ = make([TextDelta("One."), say, STOP], [TextDelta("Two."), STOP], steering=steering)
+    await turn.run()
+    assert (turn.steps, turn.output) == (2, "Two.")
+
+
+async def test_what_nobody_will_read_is_said(make: Any) -> None:
+    steering = Steering()
+
+    async def say() -> None:
+        steering.add("wait")
+
+    turn, log, _ = make([TextDelta("One."), say, STOP], steering=steering, max_steps=1)
+    await turn.run()
+    assert "wait" in bodies(log, "warnings")[-1]["warnings"][0]
 
 
 async def test_a_turn_stops_when_the_conversation_fills_the_budget(make: Any) -> None:
