@@ -74,6 +74,8 @@ class AuditLog:
             line["objectRef"] = {
                 key: value for key, value in zip(keys, (getattr(attributes, n) for n in names), strict=True) if value
             }
+            if attributes.verb == "create" and (name := _name_in(request)):
+                line["objectRef"].setdefault("name", name)
         self._file.write(orjson.dumps(line) + b"\n")
         self._file.flush()
         return audit_id
@@ -119,3 +121,13 @@ class AuditLog:
             return body()
 
         return Stream(open_logged, answer.status, answer.headers)
+
+
+def _name_in(request: Request) -> str:
+    """The name a JSON body gives its object; empty when it gives none, or is no such thing."""
+    try:
+        meta = orjson.loads(request.body)["metadata"]
+        name = meta.get("name")
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+        return ""
+    return name if isinstance(name, str) else ""

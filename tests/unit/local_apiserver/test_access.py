@@ -183,6 +183,7 @@ async def test_the_audit_log_has_one_line_a_request(tmp_path: Path) -> None:
     ]
     assert lines[0]["user"]["username"] == "joe"
     assert lines[0]["userAgent"] == "test/1"
+    assert lines[0]["objectRef"]["name"] == "a", "of a create, the name is in the body"
     assert lines[1]["objectRef"] == {
         "resource": "configmaps",
         "namespace": "default",
