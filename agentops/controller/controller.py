@@ -254,10 +254,14 @@ class Controller:
         timeout_s = self.options.reconcile_timeout_s
         if timeout_s is None:
             return await self._reconcile(request) or Result()
-        with anyio.CancelScope(deadline=anyio.current_time() + timeout_s) as scope:
-            result = await self._reconcile(request) or Result()
-        if scope.cancel_called:  # also when the reconciler swallowed the cancellation
-            self._metrics.timeout()
+        scope = anyio.CancelScope(deadline=anyio.current_time() + timeout_s)
+        try:
+            with scope:
+                result = await self._reconcile(request) or Result()
+        finally:
+            if scope.cancel_called:  # also when the reconciler made another error of the cancellation
+                self._metrics.timeout()
+        if scope.cancel_called:  # also when it swallowed it
             raise TimeoutError(f"the reconcile took longer than {timeout_s:g} s")
         return result
 
@@ -272,7 +276,7 @@ class Controller:
             log.error("reconcile.failed", error=describe(error), terminal=True)
         elif again is not None:
             log.warning("reconcile.failed", error=describe(error), retry_after_s=again.seconds)
-            self.queue.add_after(request, again.seconds, priority)
+            self.queue.add_after(request, again.seconds, priority if again.priority is None else again.priority)
         else:
             expected = isinstance(error, ControllerError | KubeError | TimeoutError)
             write = log.warning if expected else log.exception
@@ -288,8 +292,9 @@ class Controller:
         self.queue.add(request, priority)
 
     async def _wait_for_sync(self) -> None:
+        deadline = anyio.current_time() + self.options.cache_sync_timeout_s  # they all started just now
         for source in self._sources:
-            with anyio.move_on_after(self.options.cache_sync_timeout_s) as scope:
+            with anyio.CancelScope(deadline=deadline) as scope:
                 await source.wait_for_sync()
             if scope.cancelled_caught:
                 raise CacheSyncTimeout(
@@ -300,9 +305,11 @@ class Controller:
 
 def is_terminal(error: BaseException) -> bool:
     """Whether the error is, or was caused by, a TerminalError; of a group, whether all of it is."""
+    if isinstance(error, TerminalError):
+        return True
     if isinstance(error, BaseExceptionGroup):
         return all(is_terminal(leaf) for leaf in error.exceptions)
-    return any(isinstance(link, TerminalError) for link in _chain(error))
+    return error.__cause__ is not None and is_terminal(error.__cause__)
 
 
 def find(error: BaseException, kind: type[RetryAfter]) -> RetryAfter | None:

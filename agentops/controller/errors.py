@@ -27,11 +27,17 @@ class TerminalError(ControllerError):
 
 
 class RetryAfter(ControllerError):
-    """Counted as an error; the key is tried again after `seconds` instead of the backoff."""
+    """Counted as an error; the key is tried again after `seconds` instead of the backoff.
 
-    def __init__(self, seconds: float, message: str = "") -> None:
+    `priority` replaces the priority of that try. Raises ValueError for no time at all: that would be a loop.
+    """
+
+    def __init__(self, seconds: float, message: str = "", *, priority: int | None = None) -> None:
+        if seconds <= 0:
+            raise ValueError(f"RetryAfter({seconds:g}): the time must be positive; raise any other error to back off")
         super().__init__(message or f"try again in {seconds:g} s")
         self.seconds = seconds
+        self.priority = priority
 
 
 class StaleCache(ControllerError):

@@ -37,7 +37,9 @@ def _ask(name: str, check: Check) -> str | None:
         return f"{type(error).__name__}: {error}"
 
 
-def render(checks: Mapping[str, str | None], *, verbose: bool, exclude: tuple[str, ...] = ()) -> tuple[int, str]:
+def render(
+    checks: Mapping[str, str | None], *, verbose: bool, exclude: tuple[str, ...] = (), probe: str = "healthz"
+) -> tuple[int, str]:
     """Status and text of a probe's answer, in the API server's notation. Reasons are shown when asked for."""
     lines, failed = [], False
     for name, why in checks.items():
@@ -48,6 +50,8 @@ def render(checks: Mapping[str, str | None], *, verbose: bool, exclude: tuple[st
         else:
             failed = True
             lines.append(f"[-]{name} failed: {why if verbose else 'reason withheld'}")
+    if unknown := [f'"{name}"' for name in dict.fromkeys(exclude) if name not in checks]:
+        lines.append(f"warn: some health checks cannot be excluded: no matches for {','.join(unknown)}")
     if failed:
-        return 500, "\n".join([*lines, "check failed"]) + "\n"
-    return 200, "\n".join([*lines, "check passed"]) + "\n" if verbose else "ok"
+        return 500, "\n".join([*lines, f"{probe} check failed"]) + "\n"
+    return 200, "\n".join([*lines, f"{probe} check passed"]) + "\n" if verbose else "ok"

@@ -113,8 +113,9 @@ def probe_routes(alive: Checks, ready: Checks) -> list[Route]:
                     return PlainTextResponse(f"there is no check {only!r}\n", 404)
                 found = {only: found[only]}
             exclude = tuple(request.query_params.getlist("exclude"))
-            status, text = render(found, verbose="verbose" in request.query_params, exclude=exclude)
-            return PlainTextResponse(text, status)
+            verbose = "verbose" in request.query_params
+            status, text = render(found, verbose=verbose, exclude=exclude, probe=path[1:])
+            return PlainTextResponse(text, status, {"x-content-type-options": "nosniff"})
 
         return [Route(path, answer), Route(path + "/{check}", answer)]
 

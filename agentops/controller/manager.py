@@ -448,7 +448,7 @@ class Manager:
         late: list[str] = []
         for group in (self._others, self._leaders, self._caches, self._hooks, self._http):
             late += await group.stop(deadline)
-        if late and not lost:
+        if late and grace_s > 0:  # who allows no time is not told that it was too short
             self._fail("manager", GraceExceeded(f"not stopped within {grace_s:g} s: {', '.join(late)}"))
         await self._election.stop(anyio.current_time())  # renewals last as long as the work, not longer
         if self._elector is not None and not lost:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from prometheus_client import Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -75,6 +76,7 @@ class QueueMetrics:
         self._name = name
         self._depth = registry.gauge("workqueue_depth", "Items that are ready.", (*labels, "priority"))
         self._depths = {"": self._depth.labels(name, name, "")}
+        self._beyond: dict[str, int] = {}  # depths of priorities that have no series of their own
         self._adds = registry.counter("workqueue_adds_total", "Items added.", labels).labels(name, name)
         self._retries = registry.counter("workqueue_retries_total", "Items added with a delay.", labels).labels(
             name, name
@@ -104,9 +106,16 @@ class QueueMetrics:
         gauge = self._depths.get(priority)
         if gauge is None:
             if len(self._depths) > self.MAX_PRIORITIES:
-                priority = "exceeded_cardinality_limit"
+                self._beyond[priority] = ready
+                if not ready:
+                    del self._beyond[priority]
+                self._rest().set(sum(self._beyond.values()))
+                return
             gauge = self._depths[priority] = self._depth.labels(self._name, self._name, priority)
         gauge.set(ready)
+
+    def _rest(self) -> Gauge:
+        return self._depth.labels(self._name, self._name, "exceeded_cardinality_limit")
 
     def taken(self, waited_s: float) -> None:
         self._waits.observe(waited_s)

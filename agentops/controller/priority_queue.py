@@ -131,8 +131,6 @@ class PriorityQueue(RateLimitingQueue[T]):
         place = self._places.get(item)
         if place is None:
             place = self._places[item] = _Place(item, priority, next(self._order), False, now, now + delay_s)
-            if self._observer:
-                self._observer.added()
             if delay_s > 0:
                 self._wait(place)
             else:
@@ -165,6 +163,8 @@ class PriorityQueue(RateLimitingQueue[T]):
             place.order = next(self._order)
         place.ready, place.since = True, self._clock.boottime()
         self._ready += 1
+        if self._observer:
+            self._observer.added()
         self._count(place.priority, 1)
         if place.item in self._processing:
             self._blocked += 1

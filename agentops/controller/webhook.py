@@ -127,7 +127,7 @@ class _HookMetrics:
         )
         if path == CONVERT_PATH:
             self.panics = registry.counter(
-                "conversion_webhook_panics_total", "Conversion functions that raised what none should.", ()
+                "controller_runtime_conversion_webhook_panics_total", "Conversion functions that broke.", ()
             )
 
     def answered(self, code: int) -> None:

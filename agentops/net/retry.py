@@ -18,15 +18,17 @@ async def retrying(
     attempts: int = 3,
     first_s: float = 0.5,
     max_s: float = 20.0,
+    factor: float = 2.0,
+    jitter: float = 1.0,
     retry_after_s: Callable[[BaseException], float | None] = lambda _: None,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> _T:
     """Call until it succeeds; the last error is raised as it was.
 
-    Only errors for which `when` is true are retried. Waits grow from `first_s` by doubling with
-    jitter up to `max_s`, and are never shorter than what `retry_after_s` reads from the error.
+    Only errors for which `when` is true are retried. Waits grow from `first_s` by `factor` up to `max_s`, each
+    lengthened by up to `jitter` times `first_s`, and are never shorter than what `retry_after_s` reads from the error.
     """
-    backoff = wait_exponential_jitter(initial=first_s, max=max_s, jitter=first_s)
+    backoff = wait_exponential_jitter(initial=first_s, max=max_s, exp_base=factor, jitter=jitter * first_s)
 
     def wait(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

@@ -243,7 +243,7 @@ async def test_conversion_over_tls(tmp_path, registry):
         assert response["convertedObjects"][0]["spec"] == {"size": 3}
         response = (await call(server, path, conversion_review("apps.example.com/v1", {**old, "spec": {}}))).json()
         assert response["response"]["result"]["status"] == "Failed"
-        assert registry.value("conversion_webhook_panics_total") == 1
+        assert registry.value("controller_runtime_conversion_webhook_panics_total") == 1
 
 
 # in a manager

@@ -127,6 +127,24 @@ async def test_reconcile_that_overruns_is_cancelled_and_tried_again(clock, regis
 
 
 @pytest.mark.guarantee("CT10")
+async def test_overrun_is_counted_also_when_the_reconciler_makes_another_error_of_it(clock, registry):
+    calls = []
+
+    async def reconcile(request):
+        calls.append(request)
+        if len(calls) == 1:
+            try:
+                await anyio.sleep(1000)
+            except BaseException as error:
+                raise RuntimeError("the disk was slow") from error
+
+    await run(reconcile, clock, registry, seconds=60, reconcile_timeout_s=10)
+    assert count(registry, "reconcile_timeouts_total") == 1
+    assert count(registry, "reconcile_errors_total") == 1
+    assert len(calls) == 2
+
+
+@pytest.mark.guarantee("CT10")
 async def test_own_timeouts_of_a_reconcile_are_plain_errors(clock, registry):
     async def reconcile(request):
         with anyio.fail_after(1):
@@ -135,6 +153,35 @@ async def test_own_timeouts_of_a_reconcile_are_plain_errors(clock, registry):
     await run(reconcile, clock, registry, seconds=1.5, reconcile_timeout_s=10)
     assert count(registry, "reconcile_timeouts_total") == 0
     assert count(registry, "reconcile_errors_total") >= 1
+
+
+@pytest.mark.guarantee("CT4")
+def test_terminal_error_is_found_wherever_it_is():
+    def caused_by(cause):
+        error = RuntimeError("outer")
+        error.__cause__ = cause
+        return error
+
+    assert is_terminal(caused_by(TerminalError("no")))
+    assert is_terminal(caused_by(ExceptionGroup("both", [TerminalError("no"), caused_by(TerminalError("no"))])))
+    assert not is_terminal(caused_by(ExceptionGroup("one", [TerminalError("no"), RuntimeError("yes")])))
+    assert not is_terminal(caused_by(RuntimeError("yes")))
+
+
+@pytest.mark.guarantee("CT3", "CT5")
+async def test_failure_that_names_its_delay_can_name_a_priority_too(clock, registry):
+    order = []
+
+    async def reconcile(request):
+        order.append(request)
+        if len(order) <= 2:
+            raise RetryAfter(10, priority=5 if request == B else None)
+        await anyio.sleep(1)
+
+    await run(reconcile, clock, registry, [A, B], seconds=30)
+    assert order == [A, B, B, A]
+    with pytest.raises(ValueError, match="must be positive"):
+        RetryAfter(0)
 
 
 @pytest.mark.guarantee("CT11")

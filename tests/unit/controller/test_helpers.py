@@ -208,8 +208,13 @@ def test_probe_answers_name_checks_and_withhold_reasons():
         "[+]fine ok",
         "[-]broken failed: reason withheld",
         "[-]raises failed: reason withheld",
-        "check failed",
+        "healthz check failed",
     ]
+    passed = render({"fine": None}, verbose=True, exclude=("nope",), probe="readyz")
+    assert passed == (
+        200,
+        '[+]fine ok\nwarn: some health checks cannot be excluded: no matches for "nope"\nreadyz check passed\n',
+    )
     assert "secret detail" in render(checks.run(), verbose=True)[1]
     assert render(checks.run(), verbose=False, exclude=("broken", "raises"))[0] == 200
     with pytest.raises(ValueError, match="already"):

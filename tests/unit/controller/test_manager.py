@@ -142,6 +142,25 @@ async def test_what_does_not_stop_in_time_is_named(manager, transport):
             await manager.run()
 
 
+@pytest.mark.guarantee("MG6")
+async def test_without_grace_everything_is_cancelled_and_nothing_is_complained_of(transport, clock):
+    manager = Manager(transport, ManagerOptions(clock=clock, grace_s=0))
+    ended = []
+
+    async def slow(*, task_status):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(3)
+            ended.append("slow")
+
+    manager.add(slow)
+    with anyio.move_on_after(5):
+        await manager.run()
+    assert ended == ["slow"]
+
+
 @pytest.mark.guarantee("MG4")
 async def test_first_failure_of_a_runnable_stops_the_manager_and_is_raised(manager):
     stopped = []

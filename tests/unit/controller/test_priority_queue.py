@@ -187,8 +187,27 @@ async def test_depth_is_counted_per_priority_with_a_limit(clock):
     assert (depth(-100), depth(0)) == (1, 0)
     for priority in range(1, 40):
         queue.add(f"x{priority}", priority)
-    assert depth("exceeded_cardinality_limit") is not None
     assert depth(39) is None
+    own_series = sum(depth(priority) is not None for priority in range(-100, 40))
+    assert own_series == 25
+    assert depth("exceeded_cardinality_limit") == 41 - own_series, "those of all other priorities together"
+    while len(queue):
+        await queue.get()
+    assert depth("exceeded_cardinality_limit") == 0
+
+
+@pytest.mark.guarantee("MX3")
+async def test_item_counts_as_added_when_it_becomes_ready(clock):
+    registry = Registry()
+    queue = PriorityQueue(clock=clock, observer=QueueMetrics(registry, "q"))
+
+    def count(name):
+        return registry.collectors.get_sample_value(name, {"name": "q", "controller": "q"})
+
+    queue.add_after("a", 60)
+    assert (count("workqueue_adds_total"), count("workqueue_retries_total")) == (0, 1)
+    queue.add("a")
+    assert (count("workqueue_adds_total"), count("workqueue_retries_total")) == (1, 1)
 
 
 @given(

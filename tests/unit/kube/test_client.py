@@ -189,6 +189,23 @@ async def test_conflicts_are_retried_and_the_last_is_raised():
     with pytest.raises(Conflict):
         await retry_on_conflict(attempt, tries=2)
 
+    waits = []
+
+    async def never():
+        raise Conflict(409, "Conflict", "changed")
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    with pytest.raises(Conflict):
+        await retry_on_conflict(never, sleep=sleep)
+    assert len(waits) == 4
+    assert all(0.010 <= wait <= 0.011 for wait in waits), "client-go's DefaultRetry"
+    waits.clear()
+    with pytest.raises(Conflict):
+        await retry_on_conflict(never, tries=4, factor=5, sleep=sleep)
+    assert waits == pytest.approx([0.010, 0.050, 0.250], abs=0.001)
+
     async def other():
         calls.append("other")
         raise NotFound(404, "NotFound", "gone")
