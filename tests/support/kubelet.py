@@ -125,6 +125,7 @@ class ScriptedProcess:
     command: Command
     pid: int = 4242
     stubborn: bool = False
+    out_of_memory: bool = False
     signals: list[int] = field(factory=list)
     _code: int | None = None
     _done: anyio.Event = field(factory=anyio.Event)
@@ -171,7 +172,14 @@ class ScriptedSpawner:
         self.stubborn = False
 
     async def spawn(
-        self, command: Command, *, root: str, stdin: bool = False, tty: bool = False, pidfile: Path | None = None
+        self,
+        command: Command,
+        *,
+        root: str,
+        stdin: bool = False,
+        tty: bool = False,
+        pidfile: Path | None = None,
+        memory_bytes: int | None = None,
     ) -> ScriptedProcess:
         step = self._script.pop(0) if self._script else None
         if isinstance(step, str):

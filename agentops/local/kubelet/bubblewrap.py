@@ -35,12 +35,7 @@ _ETC = (
 )  # fmt: skip
 """What programs read in /etc. Not the whole of it: as root, the plane's user owns the private keys there."""
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-_DEVICE_LINKS = {
-    "fd": "/proc/self/fd",
-    "stdin": "/proc/self/fd/0",
-    "stdout": "/proc/self/fd/1",
-    "stderr": "/proc/self/fd/2",
-}
+_DEVICE_LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
 _SHM_BYTES = 64 * 1024 * 1024
 
 
@@ -53,7 +48,7 @@ class BubblewrapSandbox:
     )
 
     def __init__(self, program: str, hidden: Path) -> None:
-        self._program = program
+        self.program = program
         self._hidden = hidden
         self._machine = tuple(_machine())
 
@@ -83,20 +78,21 @@ class BubblewrapSandbox:
         root = Path(self.root(box))
         # A container starts on a fresh layer.
         shutil.rmtree(root, ignore_errors=True)
-        for path in ("etc", "home", "run", "tmp", "var/log", "var/tmp"):
-            (root / path).mkdir(parents=True)
+        for path in ("", "etc", "home", "run", "var", "var/log", box.working_dir.lstrip("/")):
+            (root / path).mkdir(parents=True, exist_ok=True)
+            (root / path).chmod(0o755)
         for path in ("tmp", "var/tmp"):
+            (root / path).mkdir(exist_ok=True)
             (root / path).chmod(0o1777)
-        if box.working_dir:
-            (root / box.working_dir.lstrip("/")).mkdir(parents=True, exist_ok=True)
-        for name, text in _etc(box).items():
-            (root / "etc" / name).write_text(text)
         log = self._termination_log(box)
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
+        made = {log: "", **{root / "etc" / name: text for name, text in _etc(box).items()}}
+        for file, text in made.items():
+            file.write_text(text)
+            file.chmod(0o644)
 
     def command(self, box: Box, argv: Sequence[str], env: Mapping[str, str]) -> Command:
-        wrapper = (self._program, *self._options(box))
+        wrapper = (self.program, *self._options(box))
         return Command(tuple(argv), env, Path(box.working_dir or "/"), wrapper)
 
     def exec_command(self, box: Box, argv: Sequence[str], env: Mapping[str, str], leader: int) -> Command:

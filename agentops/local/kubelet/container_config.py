@@ -15,6 +15,7 @@ from agentops.local.kubelet.images import ImageSpec
 from agentops.local.kubelet.pod_host import PodHost
 from agentops.local.kubelet.sandbox import IMAGE_USER, Box
 from agentops.local.kubelet.volumes import PodVolumes
+from agentops.values.quantity import parse_quantity
 
 Object = Mapping[str, Any]
 
@@ -28,6 +29,8 @@ class Plan:
     box: Box
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    memory_bytes: int | None = None
+    """`resources.limits.memory`."""
 
 
 async def plan_container(
@@ -64,7 +67,9 @@ async def plan_container(
         group=group,
         read_only_root=bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem")),
     )
-    return Plan(box, image.argv(command, args), env)
+    memory = ((container.get("resources") or {}).get("limits") or {}).get("memory")
+    memory_bytes = None if memory is None else int(parse_quantity(str(memory)))
+    return Plan(box, image.argv(command, args), env, memory_bytes)
 
 
 def run_as(pod: Object, container: Object) -> tuple[int, int]:

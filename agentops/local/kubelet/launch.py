@@ -66,10 +66,9 @@ def main(plan_fd: int) -> None:
         elif plan.join >= 0:
             _join(libc, plan)
         _become(plan)
-    except FileNotFoundError as error:
-        missing = error.filename if error.filename == plan.cwd else plan.argv[0]
-        where = " in $PATH" if "/" not in missing else ""
-        _fail(plan, f'exec: "{missing}": no such file or directory{where}')
+    except FileNotFoundError:
+        where = " in $PATH" if "/" not in plan.argv[0] else ""
+        _fail(plan, f'exec: "{plan.argv[0]}": no such file or directory{where}')
     except OSError as error:
         _fail(plan, f'exec: "{plan.argv[0]}": {(error.strerror or str(error)).lower()}')
 
@@ -95,12 +94,13 @@ def _fail(plan: Plan, message: str) -> None:
 
 
 def _guard(libc: ctypes.CDLL, parent: int) -> None:
-    """Die with the plane, and never get more rights."""
+    """Die with the plane, never get more rights, and make files as programs usually do."""
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if parent and os.getppid() != parent:
         # The plane died before the line above: nobody would end this process.
         os._exit(137)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    os.umask(0o022)
 
 
 def _wrap(plan: Plan) -> None:
@@ -143,7 +143,7 @@ def _become(plan: Plan) -> None:
         os._exit(137)
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    os.umask(0o022)
+    os.makedirs(plan.cwd, exist_ok=True)
     os.chdir(plan.cwd)
     os.execvpe(plan.argv[0], plan.argv, plan.env)
 

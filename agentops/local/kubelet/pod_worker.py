@@ -345,6 +345,7 @@ class PodWorker:
                 stdin=bool(container.spec.get("stdin")),
                 tty=bool(container.spec.get("tty")),
                 pidfile=self.pod_dir / "containers" / container.name / PIDFILE,
+                memory_bytes=plan.memory_bytes,
             )
         except (StartError, OSError) as error:
             if writer is not None:
@@ -401,7 +402,7 @@ class PodWorker:
             log.warning("kubelet.log.lost", pod=f"{self.namespace}/{self.name}", error=str(error))
         container.state = Terminated(
             exit_code=code,
-            reason=exit_reason(code),
+            reason="OOMKilled" if run.process.out_of_memory else exit_reason(code),
             started_at=run.started_at,
             finished_at=self._clock.now(),
             message=termination_message(container.spec, run.log.path, self._message_file(run), code),

@@ -27,7 +27,7 @@ class PrefixSandbox:
     """The sandbox that works everywhere. `uid` is the user the plane runs as."""
 
     tier = "prefix"
-    caveats = ("pods share the host's file system, user and network; limits and read-only mounts are not enforced",)
+    caveats = ("pods share the host's file system, user and network; cpu limits and read-only mounts are not enforced",)
 
     def __init__(self, uid: int | None = None) -> None:
         self._uid = os.getuid() if uid is None else uid
@@ -47,8 +47,8 @@ class PrefixSandbox:
                 found.append(f"readOnlyRootFilesystem ({name})")
             if any(m.get("readOnly") for m in container.get("volumeMounts") or () if not _is_token(m)):
                 found.append(f"volumeMounts.readOnly ({name})")
-            if (container.get("resources") or {}).get("limits"):
-                found.append(f"resources.limits ({name})")
+            if "cpu" in ((container.get("resources") or {}).get("limits") or {}):
+                found.append(f"resources.limits.cpu ({name})")
         return found
 
     def root(self, box: Box) -> str:

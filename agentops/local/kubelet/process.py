@@ -42,6 +42,8 @@ _FORGOTTEN_S = 30.0
 """A zombie child nobody has collected for so long was inherited, not started by someone here."""
 _DRAIN_S = 1.0
 _START_S = 30.0
+_MEMORY_S = 1.0
+"""How often memory is compared with the limits: what a program takes in less goes unseen."""
 
 Sink = Callable[[str, bytes], Awaitable[None]]
 
@@ -52,6 +54,11 @@ class Process(Protocol):
     @property
     def pid(self) -> int:
         """The program's own, not that of a sandbox around it."""
+        ...
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it was ended for using more than its limit."""
         ...
 
     async def pump(self, sink: Sink) -> None:
@@ -85,12 +92,19 @@ class Spawner(Protocol):
     """Starts programs. Raises StartError."""
 
     async def spawn(
-        self, command: Command, *, root: str, stdin: bool = False, tty: bool = False, pidfile: Path | None = None
+        self,
+        command: Command,
+        *,
+        root: str,
+        stdin: bool = False,
+        tty: bool = False,
+        pidfile: Path | None = None,
+        memory_bytes: int | None = None,
     ) -> Process:
         """Returns once the program is executing.
 
         `root` is the AGENTOPS_ROOT that marks its descendants. With a `pidfile` it is a container: everything
-        with that root ends with it.
+        with that root ends with it. With `memory_bytes` it ends when it and its descendants use more than that.
         """
         ...
 
@@ -102,6 +116,8 @@ class HostProcess:
         self.leader = started.popen.pid
         self.pid = started.popen.pid
         self.root = root
+        self.memory_bytes: int | None = None
+        self.out_of_memory = False
         self.scope = anyio.CancelScope(shield=True)
         self._container = container
         self._others = others
@@ -263,6 +279,7 @@ class ProcessTable:
             async with anyio.create_task_group() as tg:
                 self._tasks = tg
                 tg.start_soon(self._sweep_forever)
+                tg.start_soon(self._watch_memory)
                 try:
                     yield self
                 finally:
@@ -272,12 +289,20 @@ class ProcessTable:
                     tg.cancel_scope.cancel()
 
     async def spawn(
-        self, command: Command, *, root: str, stdin: bool = False, tty: bool = False, pidfile: Path | None = None
+        self,
+        command: Command,
+        *,
+        root: str,
+        stdin: bool = False,
+        tty: bool = False,
+        pidfile: Path | None = None,
+        memory_bytes: int | None = None,
     ) -> HostProcess:
         """Start a program (see `Spawner`)."""
         if self._tasks is None:
             raise StartError("the kubelet is not running")
         process = self._start(command, root, stdin, tty, container=pidfile is not None)
+        process.memory_bytes = memory_bytes
         if pidfile is not None:
             pidfile.parent.mkdir(parents=True, exist_ok=True)
             strays.write_pidfile(pidfile, process.leader)
@@ -321,6 +346,21 @@ class ProcessTable:
         while True:
             await self._clock.sleep(_SWEEP_S)
             self.sweep()
+
+    async def _watch_memory(self) -> None:
+        while True:
+            await self._clock.sleep(_MEMORY_S)
+            limited = [process for process in self._running.values() if process.memory_bytes is not None]
+            if not limited:
+                continue
+            children = strays.by_parent(strays.snapshot())
+            for process in limited:
+                used = sum(map(strays.memory_bytes, strays.descendants(process.leader, children)))
+                assert process.memory_bytes is not None
+                if used > process.memory_bytes:
+                    log.info("kubelet.out_of_memory", root=process.root, used=used, limit=process.memory_bytes)
+                    process.out_of_memory = True
+                    process.kill_tree()
 
     def sweep(self) -> None:
         """Reap inherited zombies, and end orphans whose container is over."""

@@ -74,16 +74,37 @@ def members(processes: Mapping[int, Stat], leaders: Iterable[int], root: str) ->
     found = {stat.pid for stat in processes.values() if stat.pid in sessions or {stat.sid, stat.pgid} & sessions}
     if root:
         found |= {pid for pid in processes if pid not in found and below(pod_root(pid), root)}
+    children = by_parent(processes)
+    found |= {below_it for pid in list(found) for below_it in descendants(pid, children)}
+    return found - {os.getpid(), os.getppid(), 0, 1}
+
+
+def by_parent(processes: Mapping[int, Stat]) -> dict[int, list[int]]:
+    """The children of every pid that has some."""
     children: dict[int, list[int]] = {}
     for stat in processes.values():
         children.setdefault(stat.ppid, []).append(stat.pid)
-    unseen = list(found)
+    return children
+
+
+def descendants(pid: int, children: Mapping[int, Collection[int]]) -> set[int]:
+    """`pid` itself, and all below it."""
+    found, unseen = {pid}, [pid]
     while unseen:
         for child in children.get(unseen.pop(), ()):
             if child not in found:
                 found.add(child)
                 unseen.append(child)
-    return found - {os.getpid(), os.getppid(), 0, 1}
+    return found
+
+
+def memory_bytes(pid: int) -> int:
+    """What a process has for itself: resident, without mapped files, which the system can drop at any time."""
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def kill_round(leaders: Collection[int], root: str, *, started: Collection[int] = ()) -> int:

@@ -109,6 +109,6 @@ def test_what_is_not_enforced_is_listed_by_field_and_container() -> None:
         securityContext={"runAsNonRoot": True, "runAsUser": 65532},
     )
     assert PrefixSandbox(uid=0).unenforced(pod) == [
-        "runAsNonRoot (a)", "runAsUser (a)", "readOnlyRootFilesystem (a)", "resources.limits (a)",
+        "runAsNonRoot (a)", "runAsUser (a)", "readOnlyRootFilesystem (a)", "resources.limits.cpu (a)",
     ]  # fmt: skip
     assert "runAsNonRoot (a)" not in PrefixSandbox(uid=1000).unenforced(pod)
