@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import httpx2
+import yaml
 from support.operator import NAMESPACE
 from support.plane import ApiPlane, api_plane, eventually
 
@@ -19,7 +20,7 @@ from agentops.api.kinds import AGENT, AGENT_RUN, PROVIDER
 from agentops.api.runs import RunRecord, RunState
 from agentops.kube.client import ApiClient
 from agentops.kube.errors import NotFound
-from agentops.kube.kinds import CRD, EVENTS_V1, POD
+from agentops.kube.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, CRD, EVENTS_V1, POD, ROLE, ROLE_BINDING
 from agentops.kube.kinds import NAMESPACE as NAMESPACE_KIND
 from agentops.kube.transport import Query, Response, Transport
 from agentops.operator.app import Operator
@@ -27,6 +28,7 @@ from agentops.operator.options import OperatorOptions
 from agentops.values.kinds import Kind
 
 IMAGE = "agentops:test"
+RBAC_MANIFEST = Path(__file__).resolve().parents[2] / "manifests" / "base" / "rbac.yaml"
 
 
 class WriteLog:
@@ -127,9 +129,7 @@ class OperatorPlane:
         self.client: ApiClient = plane.client
         self.runtime = FakeRuntime()
         self.node = FakeNode()
-        self.log = WriteLog(
-            plane.transport_as("system:serviceaccount:agent-system:agentops-operator", "system:masters")
-        )
+        self.log = WriteLog(plane.transport_as("system:serviceaccount:agent-system:agentops-operator"))
         plane.server.node = self.node  # type: ignore[assignment]
 
     @asynccontextmanager
@@ -239,6 +239,16 @@ class OperatorPlane:
         return len(self.log.writes) == before
 
 
+async def grant_operator(client: ApiClient) -> None:
+    """The operator's rights, as its manifests give them."""
+    await client.create(NAMESPACE_KIND, {"metadata": {"name": "agent-system"}})
+    kinds = {kind.kind: kind for kind in (CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING)}
+    for manifest in yaml.safe_load_all(RBAC_MANIFEST.read_text()):
+        kind = kinds.get(manifest["kind"])
+        if kind is not None:
+            await client.create(kind, manifest, namespace=manifest["metadata"].get("namespace", ""))
+
+
 @asynccontextmanager
 async def operator_plane(tmp_path: Path) -> AsyncIterator[OperatorPlane]:
     """An API server with the CRDs and the namespace; start the operator with `.operator()`."""
@@ -247,6 +257,7 @@ async def operator_plane(tmp_path: Path) -> AsyncIterator[OperatorPlane]:
             await plane.client.create(CRD, crd)
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
         await plane.client.create(NAMESPACE_KIND, namespace)
+        await grant_operator(plane.client)
 
         async def served() -> bool:
             return isinstance(await plane.client.list(AGENT_RUN, NAMESPACE), list)

@@ -464,6 +464,12 @@ class ApiServer:
         kind = patch_type(request, resource)
         options = self.write_options(request, user, sub)
         if kind == APPLY_PATCH:
+            if self.store.get(resource.storage, route.namespace, route.name) is None:
+                # An apply that makes the object is a create as well.
+                sort = resource.kind
+                self._authorize(
+                    user, Attributes("create", sort.group, sort.version, sort.plural, sub, route.namespace, route.name)
+                )
             applied = applied_object(request, resource, route.namespace, route.name)
             obj, created = self.writer.apply(
                 resource, route.namespace, route.name, applied, options, force=request.flag("force")

@@ -317,3 +317,12 @@ async def test_a_stream_into_a_pod_needs_create_however_it_is_opened(api: Api, s
     assert (refused.status, f'cannot create resource "pods/{sub}"' in refused.message) == (403, True), refused
     await grant(api, [rule(["create"], [f"pods/{sub}"])], BOT_SUBJECT, "creator")
     assert (await bot.get(f"{PODS}/x/{sub}?command=a")).status != 403
+
+
+async def test_an_apply_that_makes_the_object_needs_create_too(api: Api) -> None:
+    await grant(api, [rule(["patch"], ["configmaps"])], BOT_SUBJECT)
+    bot = Api(api.server, BOT)
+    refused = await bot.apply(f"{CONFIG_MAPS}/a", config_map("a", x="1"), "bot")
+    assert (refused.status, 'cannot create resource "configmaps"' in refused.message) == (403, True), refused
+    assert (await api.post(CONFIG_MAPS, config_map("a", x="0"))).status == 201
+    assert (await bot.apply(f"{CONFIG_MAPS}/a", config_map("a", y="1"), "bot")).status == 200
