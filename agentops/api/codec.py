@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
 import orjson
+from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from agentops.values.clock import parse_rfc3339
@@ -93,6 +94,23 @@ def _plain(cls: type) -> Any:
     return structure
 
 
+def _is_list(cls: Any) -> bool:
+    return get_origin(cls) is tuple and get_args(cls)[-1:] == (Ellipsis,)
+
+
+def _listed(cls: Any, converter: cattrs.Converter) -> Any:
+    """A hook that takes a list only: a string is a sequence too, and `"ab"` is not `["a", "b"]`."""
+    element = get_args(cls)[0]
+    structure_list = list_structure_factory(list[element], converter)  # type: ignore[valid-type]
+
+    def structure(value: Any, _: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"expected a list, got {type(value).__name__} {value!r:.60}")
+        return tuple(structure_list(value, list[element]))  # type: ignore[valid-type]
+
+    return structure
+
+
 _JSON_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
 
 
@@ -114,6 +132,7 @@ def _make() -> cattrs.Converter:
     converter = cattrs.Converter(omit_if_default=True)
     for cls in _JSON_NAMES:
         converter.register_structure_hook(cls, _plain(cls))
+    converter.register_structure_hook_factory(_is_list, _listed)
     converter.register_structure_hook(datetime, lambda value, _: parse_rfc3339(value))
     converter.register_unstructure_hook(datetime, _stamp)
     converter.register_unstructure_hook_factory(

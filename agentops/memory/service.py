@@ -58,6 +58,7 @@ class MemoryService:
         self._options = options
         self._clock = clock or SystemClock()
         self.registry = Registry()
+        self.database: Database | None = None
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; `task_status` starts with the port. Raises UsageError for bad options."""
@@ -65,7 +66,7 @@ class MemoryService:
         token = self._token()
         sock = bind(ListenAddress.parse(options.listen))
         try:
-            database = Database(options.db)
+            self.database = database = Database(options.db)
             async with database, anyio.create_task_group() as tasks:
                 store = SqliteStore(database, dedupe_window_s=options.dedupe_window_s, clock=self._clock)
                 app = build_app(

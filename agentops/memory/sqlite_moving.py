@@ -12,7 +12,7 @@ from agentops.memory import rows
 from agentops.memory.errors import Forbidden, InvalidRequest
 from agentops.memory.schema import index_columns
 from agentops.memory.store import Imported
-from agentops.memory.validation import check_imported
+from agentops.memory.validation import MAX_UUID, check_imported
 
 
 def import_records(
@@ -37,6 +37,9 @@ def parse(record: dict[str, Any], number: int, reader: str) -> Session | Observa
     kind = record.get("kind")
     if kind not in ("session", "observation"):
         raise WireError(f"kind: must be session or observation, not {kind!r:.60}")
+    identity = record.get("uuid")
+    if identity is not None and (not isinstance(identity, str) or not 0 < len(identity) <= MAX_UUID):
+        raise WireError(f"uuid must be a text of 1 to {MAX_UUID} characters")
     row = check_imported(from_wire(Session, record) if kind == "session" else from_wire(Observation, record))
     if reader and row.project != reader:
         raise Forbidden(f"record {number}: this bearer is of project {reader!r}, not of {row.project!r:.60}")

@@ -10,6 +10,7 @@ from attrs import frozen
 from agentops.api import labels
 from agentops.api.conditions import ConditionType, ProviderPhase, Reason
 from agentops.api.kinds import PROVIDER
+from agentops.api.memory_access import project_bearer
 from agentops.api.objects import decode
 from agentops.api.types import Agent, Provider
 from agentops.api.validation import FieldError, validate_agent, validate_agent_bindings
@@ -28,6 +29,8 @@ class Review:
     inputs: AgentInputs
     problems: tuple[FieldError, ...] = ()
     blockers: tuple[Blocker, ...] = ()
+    memory_bearer: str | None = None
+    """What the agent sends to its memory service: reaches the agent's project only. None when there is none to make."""
 
     @property
     def complete(self) -> bool:
@@ -63,7 +66,7 @@ class Reviewer:
         reader = SecretReader(self._client, agent.metadata.namespace)
         secret_digests, missing = await self._secrets(agent, providers, reader, salt)
         file_digests, missing_files = await self._files(agent, reader)
-        memory_token, memory_blocker = await self._memory(agent, reader, salt)
+        memory_token, memory_bearer, memory_blocker = await self._memory(agent, reader, salt)
         bearer = f"{names.token_secret(agent.metadata.name)}/{names.TOKEN_KEY}"
         secret_digests |= {bearer: secret_digest(salt, own[names.TOKEN_KEY]), **memory_token}
         blockers += [
@@ -79,7 +82,7 @@ class Reviewer:
             if agent.spec.memory and memory_token
             else None,
         )
-        return Review(inputs=inputs, problems=tuple(problems), blockers=tuple(blockers))
+        return Review(inputs=inputs, problems=tuple(problems), blockers=tuple(blockers), memory_bearer=memory_bearer)
 
     async def _providers(self, agent: Agent) -> tuple[dict[str, Provider], list[Blocker]]:
         bound: dict[str, Provider] = {}
@@ -125,21 +128,29 @@ class Reviewer:
                 digests[f"{ref.name}/{ref.key}"] = file_digest(content)
         return digests, missing
 
-    async def _memory(self, agent: Agent, reader: SecretReader, salt: bytes) -> tuple[dict[str, str], Blocker | None]:
-        """The digest of the memory service's bearer; a service of ours that has none yet is waited for."""
+    async def _memory(
+        self, agent: Agent, reader: SecretReader, salt: bytes
+    ) -> tuple[dict[str, str], str | None, Blocker | None]:
+        """The digest of the memory service's bearer and the one made from it for the agent's project.
+
+        A service of ours that has none yet is waited for.
+        """
         memory = agent.spec.memory
         if memory is None:
-            return {}, None
+            return {}, None, None
         namespace, secret = agent.metadata.namespace, names.token_secret(memory.server_ref)
         value = await reader.secret_text(secret, names.TOKEN_KEY)
         if value:
-            return {f"{secret}/{names.TOKEN_KEY}": secret_digest(salt, value)}, None
+            bearer = project_bearer(value.decode("utf-8", "replace").strip(), memory.project or agent.metadata.name)
+            return {f"{secret}/{names.TOKEN_KEY}": secret_digest(salt, value)}, bearer, None
         service = await self._client.try_get(SERVICE, memory.server_ref, namespace)
         if service is None or component(service) != COMPONENT_MEMORY:
-            return {}, None
+            return {}, None, None
         message = f"Secret {namespace}/{secret} with the bearer of memory service {memory.server_ref} is being made"
-        return {}, Blocker(
-            condition=ConditionType.DEPENDENCIES_READY, reason=Reason.MEMORY_TOKEN_NOT_READY, message=message
+        return (
+            {},
+            None,
+            Blocker(condition=ConditionType.DEPENDENCIES_READY, reason=Reason.MEMORY_TOKEN_NOT_READY, message=message),
         )
 
 

@@ -89,7 +89,7 @@ class SecretReader:
 
 
 class TokenKeeper:
-    """Makes token Secrets that are missing and completes those that lost a key; never changes a value."""
+    """Makes token Secrets that are missing and completes those that lost a key; never changes a value it made."""
 
     def __init__(self, client: Client, recorder: EventRecorder, random_text: Callable[[], str]) -> None:
         self._client = client
@@ -97,9 +97,12 @@ class TokenKeeper:
         self._random_text = random_text
 
     async def ensure(
-        self, owner: Mapping[str, Any], labels: Mapping[str, str], keys: tuple[str, ...]
+        self, owner: Mapping[str, Any], labels: Mapping[str, str], keys: tuple[str, ...], derived: tuple[str, ...] = ()
     ) -> dict[str, bytes]:
-        """The values of `keys` in Secret `<owner>-token`. Raises ForeignObject when it is somebody else's."""
+        """The values of `keys` in Secret `<owner>-token`, and of those keys of `derived` that are there.
+
+        Raises ForeignObject when it is somebody else's.
+        """
         namespace, name = owner["metadata"]["namespace"], names.token_secret(owner["metadata"]["name"])
         try:
             live = await self._client.live.get(SECRET, name, namespace)
@@ -120,7 +123,19 @@ class TokenKeeper:
             }
             await self._client.patch(SECRET, name, patch, namespace)
             self._tell(owner, name)
-        return have | {key: value.encode() for key, value in missing.items()}
+        return (
+            have
+            | {key: value.encode() for key, value in missing.items()}
+            | {key: decode_value(live["data"][key]) for key in derived if key in (live.get("data") or {})}
+        )
+
+    async def derive(self, owner: Mapping[str, Any], have: Mapping[str, bytes], key: str, value: str | None) -> None:
+        """Bring a value that follows from others up to date; None takes it out. `have` is what `ensure` gave."""
+        if have.get(key) == (None if value is None else value.encode()):
+            return
+        namespace, name = owner["metadata"]["namespace"], names.token_secret(owner["metadata"]["name"])
+        await self._client.patch(SECRET, name, {"data": {key: None if value is None else encode(value)}}, namespace)
+        log.info("token.derived", namespace=namespace, secret=name, key=key, present=value is not None)
 
     async def _create(
         self, owner: Mapping[str, Any], labels: Mapping[str, str], namespace: str, name: str, keys: tuple[str, ...]

@@ -22,6 +22,7 @@ class HandClock:
     def __init__(self, start: datetime = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)) -> None:
         self._start = start
         self._passed_s = 0.0
+        self._moved = anyio.Event()
 
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self._passed_s)
@@ -30,10 +31,14 @@ class HandClock:
         return self._passed_s
 
     async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(0)
+        until = self._passed_s + seconds
+        while self._passed_s < until:
+            await self._moved.wait()
 
     def advance(self, seconds: float) -> None:
         self._passed_s += seconds
+        self._moved.set()
+        self._moved = anyio.Event()
 
 
 def note(content: str = "Use blue-green deploys for the shop.", **changes: Any) -> NewObservation:

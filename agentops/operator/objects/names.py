@@ -17,6 +17,7 @@ MEMORY_TOKEN_DIR = "/var/run/agentops/memory"
 PROMPT_DIR = "/etc/agentops/prompt"
 PROMPT_KEY = "prompt.txt"
 TOKEN_KEY = "token"
+MEMORY_TOKEN_KEY = "memory-token"
 SALT_KEY = "hash-salt"
 OUTPUT_KEY = "output.txt"
 

@@ -38,7 +38,7 @@ class PodInputs:
     providers: Sequence[tuple[str, ProviderSpec]] = ()
     endpoints: Endpoints = Endpoints()
     memory_token: str | None = None
-    """Secret with the memory service's bearer, when it exists."""
+    """The memory service's Secret when it has one: the agent's own Secret then holds a bearer of its project."""
     upgrade: str | None = None
     """The value of the upgrade annotation: another value is another pod."""
 
@@ -138,10 +138,11 @@ def _volumes(inputs: PodInputs, claim: str | None) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [
         _config_volume("operator-config", names.config_map(inputs.agent), names.CONFIG_KEY),
         {"name": "data", **data},
-        _token_volume("token", names.token_secret(inputs.agent), optional=False),
+        _token_volume("token", names.token_secret(inputs.agent), key=names.TOKEN_KEY, optional=False),
     ]
     if inputs.memory_token:
-        volumes.append(_token_volume("memory-token", inputs.memory_token, optional=True))
+        secret = names.token_secret(inputs.agent)
+        volumes.append(_token_volume("memory-token", secret, key=names.MEMORY_TOKEN_KEY, optional=True))
     for index, file in enumerate(inputs.spec.context_files):
         ref = file.config_map_ref
         volumes.append(_config_volume(f"context-{index}", ref.name, ref.key))
@@ -152,10 +153,10 @@ def _config_volume(volume: str, config_map: str, key: str) -> dict[str, Any]:
     return {"name": volume, "configMap": {"name": config_map, "items": [{"key": key, "path": key}]}}
 
 
-def _token_volume(volume: str, secret: str, *, optional: bool) -> dict[str, Any]:
+def _token_volume(volume: str, secret: str, *, key: str, optional: bool) -> dict[str, Any]:
     source: dict[str, Any] = {
         "secretName": secret,
-        "items": [{"key": names.TOKEN_KEY, "path": names.TOKEN_KEY}],
+        "items": [{"key": key, "path": names.TOKEN_KEY}],
         "defaultMode": 0o440,
     }
     if optional:

@@ -114,6 +114,8 @@ class AgentReconciler:
         own = await self._token(story)
         if own is not None:
             story.review = await self._reviewer.review(story.agent, own)
+            if story.review.memory_bearer is not None or story.agent.spec.memory is None:
+                await self._tokens.derive(story.obj, own, names.MEMORY_TOKEN_KEY, story.review.memory_bearer)
             story.rendering = await self._render(story)
             await self._apply(story)
             await self._sweep(story)
@@ -130,7 +132,8 @@ class AgentReconciler:
         """The agent's bearer and the salt of its digests, made if need be; None when the Secret is not ours."""
         labelled = child_labels(story.agent.metadata.name, labels.COMPONENT_TOKEN)
         try:
-            return await self._tokens.ensure(story.obj, labelled, (names.TOKEN_KEY, names.SALT_KEY))
+            made = (names.TOKEN_KEY, names.SALT_KEY)
+            return await self._tokens.ensure(story.obj, labelled, made, (names.MEMORY_TOKEN_KEY,))
         except ForeignObject as error:
             story.problems.append((Reason.FOREIGN_OBJECT, str(error)))
             return None

@@ -14,6 +14,7 @@ from support.operator_plane import IMAGE, OperatorPlane, condition, has, operato
 
 from agentops.api import labels
 from agentops.api.kinds import AGENT, AGENT_RESOURCE, AGENT_TOOL, CHANNEL, PROVIDER
+from agentops.api.memory_access import bearer_project
 from agentops.kube.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
@@ -27,6 +28,7 @@ from agentops.kube.kinds import (
     SERVICE,
     SERVICE_ACCOUNT,
 )
+from agentops.operator.secrets import decode_value
 
 pytestmark = pytest.mark.anyio
 
@@ -291,7 +293,11 @@ async def test_a_memory_service_gets_a_token_that_the_agent_mounts(plane: Operat
     token = await plane.get(SECRET, "agentops-memory-token")
     assert token["metadata"]["ownerReferences"][0]["kind"] == "Service"
     pod = (await plane.get(DEPLOYMENT, "hello"))["spec"]["template"]["spec"]
-    assert "memory-token" in {volume["name"] for volume in pod["volumes"]}
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "memory-token"]
+    assert volume["secret"]["secretName"] == "hello-token"
+    assert volume["secret"]["items"] == [{"key": "memory-token", "path": "token"}]
+    own = decode_value((await plane.get(SECRET, "hello-token"))["data"]["memory-token"]).decode()
+    assert bearer_project(own, decode_value(token["data"]["token"]).decode()) == "hello"
     assert len(await plane.client.list(REPLICA_SET, NAMESPACE)) == 1, "the pod was rolled for the token"
 
 

@@ -70,3 +70,10 @@ def test_an_event_is_one_flat_object() -> None:
 def test_what_is_not_an_event_is_refused(raw: object) -> None:
     with pytest.raises(WireError):
         Event.from_wire(raw)
+
+
+@pytest.mark.parametrize("tags", ["ab", {"a": 1}, 5])
+def test_only_a_list_is_a_list(tags: object) -> None:
+    raw = {"session_id": "s", "type": "t", "title": "t", "content": "c", "project": "p", "tags": tags}
+    with pytest.raises(WireError, match="tags"):
+        from_wire(NewObservation, raw)

@@ -1,6 +1,7 @@
+"""What every memory store does, whatever database is under it."""
+
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import anyio
@@ -8,9 +9,9 @@ import pytest
 from support.memory import HandClock, note, open_store
 
 from agentops.api.memory import NewSession, ObservationPatch, SessionMessage
-from agentops.memory.database import Database
-from agentops.memory.errors import DatabaseUnusable, InvalidRequest, NotFound
+from agentops.memory.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from agentops.memory.listing import Filter
+from agentops.memory.retention import Retention
 
 pytestmark = pytest.mark.anyio
 
@@ -24,15 +25,6 @@ def clock() -> HandClock:
 async def store(tmp_path: Path, clock: HandClock):
     async with open_store(tmp_path / "memory.db", clock) as opened:
         yield opened
-
-
-def check_index(path: Path) -> None:
-    """Raises when the full-text index disagrees with the live rows."""
-    connection = sqlite3.connect(path)
-    try:
-        connection.execute("INSERT INTO observations_fts (observations_fts, rank) VALUES ('integrity-check', 1)")
-    finally:
-        connection.close()
 
 
 # ---- three tiers
@@ -165,28 +157,6 @@ async def test_the_topic_of_a_deleted_row_is_free_again(store) -> None:
     saved = await store.save(note(topic_key="a/b"))
     await store.delete(saved.id, hard=False)
     assert (await store.save(note(topic_key="a/b"))).action == "created"
-
-
-async def test_removing_a_hidden_row_leaves_the_index_sound(store, tmp_path: Path) -> None:
-    saved = await store.save(note("one"))
-    await store.save(note("two"))
-    assert await store.delete(saved.id, hard=False)
-    assert await store.delete(saved.id, hard=True)
-    assert not await store.delete(saved.id, hard=True)
-    check_index(tmp_path / "memory.db")
-
-
-async def test_rebuilding_the_index_does_not_bring_deleted_rows_back(store, tmp_path: Path) -> None:
-    saved = await store.save(note("zebra"))
-    await store.delete(saved.id, hard=False)
-    connection = sqlite3.connect(tmp_path / "memory.db")
-    connection.execute("INSERT INTO observations_fts (observations_fts) VALUES ('rebuild')")
-    connection.commit()
-    (count,) = connection.execute(
-        "SELECT count(*) FROM observations_fts WHERE observations_fts MATCH 'zebra'"
-    ).fetchone()
-    connection.close()
-    assert count == 0
 
 
 # ---- search, context, timeline
@@ -330,47 +300,269 @@ async def test_a_bad_record_is_named_and_nothing_of_its_batch_stays(store) -> No
     assert (await store.recent_sessions("", 5)).items == []
 
 
-# ---- the file
+# ---- scripts, partial words, more than one word
 
 
-async def test_settings_are_what_was_asked_for(tmp_path: Path) -> None:
-    async with Database(tmp_path / "memory.db") as database:
-        settings = database.statistics()
-    assert (settings["journal_mode"], settings["synchronous"], settings["foreign_keys"], settings["busy_timeout"]) == (
-        "wal",
-        1,
-        1,
-        5000,
-    )
+async def ids(store, text: str, **where) -> list[int]:
+    return [hit.id for hit in await store.search(text, Filter(project="shop", **where), 10)]
 
 
-async def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
-    async with Database(tmp_path / "memory.db") as database:
-
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT INTO sessions (id, project, started_at) VALUES ('s', 'p', 1)")
-            raise RuntimeError("half way")
-
-        with pytest.raises(RuntimeError, match="half way"):
-            await database.write(work)
-        assert await database.read(lambda c: c.execute("SELECT count(*) FROM sessions").fetchone()) == (0,)
-
-
-async def test_readers_cannot_write(tmp_path: Path) -> None:
-    async with Database(tmp_path / "memory.db") as database:
-        with pytest.raises(Exception, match="readonly"):
-            await database.read(lambda c: c.execute("DELETE FROM sessions"))
-
-
-async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    async with Database(tmp_path / "memory.db") as database:
-        await database.write(lambda c: c.execute("UPDATE schema_version SET version = 999"))
-    with pytest.raises(DatabaseUnusable, match="schema version 999"):
-        await Database(tmp_path / "memory.db").__aenter__()
+@pytest.mark.parametrize(
+    ("content", "queries"),
+    [
+        ("我们用蓝绿方式部署商店", ("部署", "蓝绿", "我们如何部署", "商")),
+        ("本番環境へのデプロイは金曜日に禁止", ("金曜日", "デプロイ", "環境")),
+        ("배포는 금요일에 하지 않는다", ("금요일", "배포")),
+        ("Déploiement à Zürich le jeudi", ("deploiement", "ZURICH", "Zürich")),
+        ("set max_tokens to 4096 in values.yaml", ("max_tokens", "values.yaml", "tokens", "val")),
+        ("k8s集群升级到v1.30", ("k8s集群", "集群", "v1.30")),
+        ("email ops@example.com about #42", ("ops@example.com", "#42", "example")),
+        ("Строим образ в понедельник", ("образ", "ПОНЕДЕЛЬНИК")),
+    ],
+)
+async def test_words_of_any_script_are_found(store, content: str, queries: tuple[str, ...]) -> None:
+    await store.save(note("Something else entirely", title="Other"))
+    saved = await store.save(note(content, title="t"))
+    for text in queries:
+        assert await ids(store, text) == [saved.id], text
 
 
-async def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "memory.db"
-    path.write_bytes(b"not a database, surely not" * 100)
-    with pytest.raises(DatabaseUnusable, match=r"memory\.db"):
-        await Database(path).__aenter__()
+async def test_text_without_spaces_is_found_in_titles_and_tags_and_after_a_change(store) -> None:
+    saved = await store.save(note("x", title="部署策略", tags=("蓝绿",)))
+    assert await ids(store, "策略") == await ids(store, "蓝绿") == [saved.id]
+    await store.patch(saved.id, ObservationPatch(title="回滚", tags=("金丝雀",)))
+    assert await ids(store, "策略") == await ids(store, "蓝绿") == []
+    assert await ids(store, "回滚") == await ids(store, "金丝雀") == [saved.id]
+
+
+async def test_a_row_with_one_word_of_a_long_question_gives_way_to_one_with_several(store) -> None:
+    await store.save(note("The checkout of the hotel is at noon", title="Hotel"))
+    wanted = await store.save(note("Deploy the checkout service to staging first", title="Rollout"))
+    question = "Where should I deploy the checkout service before production?"
+    assert await ids(store, question) == [wanted.id]
+
+
+async def test_a_row_with_one_word_of_a_long_question_is_shown_when_no_row_has_more(store) -> None:
+    only = await store.save(note("The checkout of the hotel is at noon", title="Hotel"))
+    assert await ids(store, "Where should I deploy the checkout service before production?") == [only.id]
+
+
+# ---- filters and pages
+
+
+async def test_rows_are_filtered_by_all_tags_and_by_when_they_were_made(store, clock) -> None:
+    both = await store.save(note("alpha one", tags=("red", "blue")))
+    clock.advance(60)
+    await store.save(note("alpha two", tags=("red",)))
+    middle = round((clock.now().timestamp() - 30) * 1000)
+    assert await ids(store, "alpha", tags=("red", "blue")) == [both.id]
+    assert await ids(store, "alpha", until_ms=middle) == [both.id]
+    assert len((await store.recent_observations(Filter(tags=("red",)), 10)).items) == 2
+    assert [row.content for row in (await store.recent_observations(Filter(since_ms=middle), 10)).items] == [
+        "alpha two"
+    ]
+    assert await ids(store, "alpha", tags=("re",)) == []
+
+
+async def test_pages_hold_every_row_once_though_rows_are_added_between_them(store) -> None:
+    made = [(await store.save(note(f"row {n}"))).id for n in range(7)]
+    seen, after = [], None
+    while True:
+        page = await store.recent_observations(Filter(project="shop"), 3, after)
+        seen += [row.id for row in page.items]
+        await store.save(note(f"late {len(seen)}"))
+        if (after := page.after) is None:
+            break
+    assert seen == made[::-1]
+
+
+async def test_sessions_have_pages_too(store) -> None:
+    for n in range(5):
+        await store.create_session(NewSession(id=f"s{n}", project="shop"))
+    first = await store.recent_sessions("shop", 3)
+    rest = await store.recent_sessions("shop", 3, first.after)
+    assert [s.id for s in [*first.items, *rest.items]] == ["s4", "s3", "s2", "s1", "s0"]
+    assert rest.after is None
+
+
+# ---- history, trash, records
+
+
+async def test_what_a_row_was_before_is_kept_newest_first(store, clock) -> None:
+    saved = await store.save(note("one", topic_key="t"))
+    clock.advance(1)
+    await store.save(note("two", topic_key="t", title="Two"))
+    await store.patch(saved.id, ObservationPatch(content="three"))
+    history = await store.revisions(saved.id)
+    assert [(r.revision, r.title, r.content) for r in history] == [(2, "Two", "two"), (1, "Deploy strategy", "one")]
+    assert history[0].replaced_at == clock.now()
+
+
+async def test_only_the_last_fifty_versions_are_kept(store) -> None:
+    for n in range(53):
+        saved = await store.save(note(f"version {n}", topic_key="t"))
+    history = await store.revisions(saved.id)
+    assert [r.revision for r in history] == list(range(52, 2, -1))
+
+
+async def test_a_deleted_row_is_in_the_trash_and_comes_back_findable(store) -> None:
+    saved = await store.save(note("canary words"))
+    await store.delete(saved.id, hard=False)
+    assert [row.observation.id for row in (await store.trash("shop", 5)).items] == [saved.id]
+    assert (await store.trash("blog", 5)).items == []
+    assert (await store.restore(saved.id)).content == "canary words"
+    assert await ids(store, "canary") == [saved.id]
+    assert (await store.trash("shop", 5)).items == []
+
+
+async def test_restoring_a_row_whose_topic_is_taken_says_so(store) -> None:
+    old = await store.save(note("old", topic_key="a/b"))
+    await store.delete(old.id, hard=False)
+    new = await store.save(note("new", topic_key="a/b"))
+    with pytest.raises(Conflict, match="'a/b'"):
+        await store.restore(old.id)
+    await store.delete(new.id, hard=True)
+    assert (await store.restore(old.id)).content == "old"
+
+
+async def test_an_audit_record_cannot_be_changed_or_deleted(store) -> None:
+    saved = await store.save(note("ran rm", type="audit"))
+    for attempt in (
+        store.patch(saved.id, ObservationPatch(content="ran nothing")),
+        store.delete(saved.id, hard=False),
+        store.delete(saved.id, hard=True),
+    ):
+        with pytest.raises(Conflict, match="audit, a record"):
+            await attempt
+    assert (await store.observation(saved.id)).content == "ran rm"
+
+
+# ---- projects
+
+
+async def test_a_reader_neither_sees_nor_changes_another_projects_rows(store) -> None:
+    await store.create_session(NewSession(id="s1", project="shop"))
+    mine = await store.save(note("mine"))
+    for attempt in (
+        store.observation(mine.id, "blog"),
+        store.revisions(mine.id, "blog"),
+        store.patch(mine.id, ObservationPatch(title="x"), "blog"),
+        store.timeline(mine.id, 1, 1, "blog"),
+        store.restore(mine.id, "blog"),
+        store.end_session("s1", [], "blog"),
+    ):
+        with pytest.raises(NotFound):
+            await attempt
+    assert not await store.delete(mine.id, hard=True, reader="blog")
+    assert (await store.observation(mine.id, "shop")).title == "Deploy strategy"
+
+
+async def test_a_global_row_is_read_but_not_changed_from_another_project(store) -> None:
+    shared = await store.save(note("for all", scope="global"))
+    secret = await store.save(note("for us"))
+    assert (await store.observation(shared.id, "blog")).content == "for all"
+    assert secret.id not in [entry.id for entry in await store.timeline(shared.id, 3, 3, "blog")]
+    with pytest.raises(NotFound):
+        await store.patch(shared.id, ObservationPatch(title="x"), "blog")
+
+
+async def test_a_session_of_another_project_cannot_be_taken(store) -> None:
+    await store.create_session(NewSession(id="s1", project="shop"))
+    with pytest.raises(Conflict, match="'s1' is taken"):
+        await store.create_session(NewSession(id="s1", project="blog"), "blog")
+    with pytest.raises(Conflict, match="'s1' is taken"):
+        await store.save(note(project="blog"), "blog")
+    assert (await store.stats("blog")).total_observations == 0
+
+
+async def test_an_import_for_one_project_refuses_rows_of_another(store) -> None:
+    row = {"kind": "session", "id": "x", "project": "Shop", "started_at": "2026-01-01T00:00:00Z"}
+    with pytest.raises(Forbidden, match=r"record 1: .*'shop'"):
+        await store.import_records([row], "blog")
+    assert (await store.import_records([row], "shop")).imported_sessions == 1
+
+
+# ---- retention
+
+DAY_S = 86_400
+
+
+async def test_rows_not_used_for_their_types_age_go_to_the_trash(store, clock) -> None:
+    for type in ("decision", "discovery", "audit"):
+        await store.save(note(f"old {type}", type=type))
+    clock.advance(20 * DAY_S)
+    await store.save(note("young", type="discovery"))
+    done = await store.prune(Retention(age_s={"*": 10 * DAY_S, "decision": 30 * DAY_S}), "")
+    assert (done.expired, done.purged) == (1, 0)
+    left = (await store.recent_observations(Filter(), 10)).items
+    assert sorted(row.content for row in left) == ["old audit", "old decision", "young"]
+    assert [row.observation.content for row in (await store.trash("shop", 5)).items] == ["old discovery"]
+
+
+async def test_a_row_said_again_is_young_again(store, clock) -> None:
+    await store.save(note("kept", topic_key="t"))
+    clock.advance(9 * DAY_S)
+    await store.save(note("kept", topic_key="t"))
+    clock.advance(9 * DAY_S)
+    assert (await store.prune(Retention(age_s={"*": 10 * DAY_S}), "")).expired == 0
+
+
+async def test_audit_records_go_when_their_own_type_has_an_age(store, clock) -> None:
+    await store.save(note("x", type="audit"))
+    clock.advance(2 * DAY_S)
+    assert (await store.prune(Retention(age_s={"audit": DAY_S}), "")).expired == 1
+
+
+async def test_the_longest_unused_rows_beyond_a_projects_number_go(store, clock) -> None:
+    for n in range(4):
+        await store.save(note(f"row {n}"))
+        clock.advance(1)
+    await store.save(note("elsewhere", project="blog"))
+    assert (await store.prune(Retention(most=2), "blog")).over_limit == 0
+    assert (await store.prune(Retention(most=2), "")).over_limit == 2
+    left = (await store.recent_observations(Filter(project="shop"), 10)).items
+    assert [row.content for row in left] == ["row 3", "row 2"]
+
+
+async def test_the_trash_is_emptied_after_its_time(store, clock) -> None:
+    saved = await store.save(note("x", topic_key="t"))
+    await store.save(note("y", topic_key="t"))
+    await store.delete(saved.id, hard=False)
+    clock.advance(2 * DAY_S)
+    assert (await store.prune(Retention(trash_s=3 * DAY_S), "")).purged == 0
+    assert (await store.prune(Retention(trash_s=DAY_S), "")).purged == 1
+    with pytest.raises(NotFound):
+        await store.restore(saved.id)
+
+
+# ---- hostile rows of an import
+
+GOOD_ROW = {"kind": "observation", "id": 1, "uuid": "u", "session_id": "s", "type": "t"}
+GOOD_ROW |= {"title": "t", "content": "c", "project": "p"}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"id": 2**63}, "id"),
+        ({"id": -1}, "id"),
+        ({"revision_count": 2**70}, "revision_count"),
+        ({"title": "x" * 501}, "title"),
+        ({"content": "a\x00b"}, "content"),
+        ({"tags": ["x"] * 21}, "tags"),
+        ({"tags": "x"}, "tags"),
+        ({"project": " "}, "project"),
+        ({"created_at": "2026-01-01"}, "created_at"),
+        ({"created_at": "0001-01-01T00:00:00+14:00"}, "created_at"),
+        ({"created_at": 5}, "created_at"),
+        ({"uuid": "x" * 200}, "uuid"),
+        ({"uuid": 7}, "uuid"),
+        ({"content": None}, "content"),
+        ({"kind": []}, "kind"),
+        ({"summary": "x" * 3000, "kind": "session", "id": "s", "started_at": "2026-01-01T00:00:00Z"}, "summary"),
+    ],
+)
+async def test_a_hostile_record_is_refused_by_its_field(store, change: dict, named: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"record 7: .*{named}"):
+        await store.import_records([GOOD_ROW | change], first=7)
+    assert (await store.stats("")).total_sessions == 0
