@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -35,19 +36,22 @@ async def serve(
     ssl_keyfile: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
     keep_alive_s: float = 5.0,
+    header_timeout_s: float = 32.0,
     task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an ASGI `app` on a bound socket until cancelled; `task_status` starts when it answers.
 
     Cancelling drains: the socket closes at once, open requests get up to `grace_s` seconds. A live
-    `ssl_context` may get new certificates while it serves; idle connections end after `keep_alive_s`.
+    `ssl_context` may get new certificates while it serves; idle connections end after `keep_alive_s`. The head of a
+    request must have come `header_timeout_s` after its first byte, or the connection, and hold at most 1 MiB.
     """
     import uvicorn  # three megabytes, for those who serve
 
-    from agentops.net.uvicorn_server import QuietServer
+    from agentops.net.uvicorn_server import BoundedProtocol, QuietServer
 
     config = uvicorn.Config(
         app,
+        http=partial(BoundedProtocol, header_timeout_s=header_timeout_s),  # type: ignore[arg-type]
         access_log=False,
         log_config=None,
         lifespan="on",
