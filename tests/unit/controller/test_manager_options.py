@@ -296,7 +296,7 @@ async def test_blocked_event_loop_is_reported_with_key_and_stack(transport, capl
     done = anyio.Event()
 
     async def reconcile(request):
-        time.sleep(0.5)
+        time.sleep(1.0)
         done.set()
 
     Builder(manager).for_(POD).build(reconcile)
@@ -310,4 +310,4 @@ async def test_blocked_event_loop_is_reported_with_key_and_stack(transport, capl
     (record,) = [record for record in caplog.records if record.getMessage() == "loop.stalled"]
     told = str(record.__dict__)
     assert "default/a" in told
-    assert "time.sleep(0.5)" in told
+    assert "time.sleep(1.0)" in told
