@@ -21,8 +21,9 @@ from agentops.controller import (
 )
 from agentops.controller.finalizers import with_finalizer
 from agentops.controller.predicates import label_selector
-from agentops.kube.errors import NotFound
-from agentops.kube.kinds import CONFIG_MAP, EVENT, LEASE, NAMESPACE, SECRET, SERVICE_ACCOUNT
+from agentops.kube.errors import Conflict, NotFound
+from agentops.kube.kinds import CONFIG_MAP, CRD, EVENT, LEASE, NAMESPACE, SECRET, SERVICE_ACCOUNT
+from agentops.values.kinds import Kind
 
 pytestmark = pytest.mark.anyio
 
@@ -100,6 +101,57 @@ def children(manager):
     builder = Builder(manager).named("children").for_(SERVICE_ACCOUNT).owns(CONFIG_MAP)
     children.controller = builder.build(children.reconcile)
     return children
+
+
+@pytest.mark.guarantee("CL8")
+async def test_status_is_written_below_the_object_and_nothing_with_it(plane):
+    def definition(**version):
+        schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+        served = {"name": "v1", "served": True, "storage": True, "schema": schema, **version}
+        names = {"plural": f"{plural}s", "kind": plural.capitalize()}
+        spec = {"group": "test.example.org", "scope": "Namespaced", "names": names, "versions": [served]}
+        return {"metadata": {"name": f"{plural}s.test.example.org"}, "spec": spec}
+
+    for plural, version in (("with", {"subresources": {"status": {}}}), ("without", {})):
+        kind = Kind("test.example.org", "v1", plural.capitalize(), f"{plural}s")
+        await plane.client.create(CRD, definition(**version))
+        plane.server.custom.establish_now()
+        identity = {"apiVersion": "test.example.org/v1", "kind": kind.kind}
+        obj = {**identity, "metadata": {"name": "a", "namespace": "ns"}, "spec": {"x": 1}}
+        made = await plane.client.create(kind, obj)
+        changed = {**made, "spec": {"x": 2}, "status": {"phase": "Ready"}}
+        if plural == "with":
+            written = await plane.client.update(kind, changed, subresource="status")
+            assert (written["spec"], written["status"]) == ({"x": 1}, {"phase": "Ready"})
+            assert written["metadata"]["generation"] == made["metadata"]["generation"]
+            patch = {"spec": {"x": 3}, "status": {"phase": "Done"}}
+            patched = await plane.client.patch(kind, "a", patch, "ns", subresource="status")
+            assert (patched["spec"], patched["status"]) == ({"x": 1}, {"phase": "Done"})
+        else:
+            with pytest.raises(NotFound) as refused:
+                await plane.client.update(kind, changed, subresource="status")
+            assert refused.value.__notes__ == ["the kind may have no status subresource: its CRD has to declare it"]
+            with pytest.raises(NotFound) as absent:
+                await plane.client.get(kind, "b", "ns")
+            assert not hasattr(absent.value, "__notes__")
+
+
+@pytest.mark.guarantee("RY13", "CL4")
+async def test_who_writes_from_an_old_read_is_refused_however_it_was_read(plane, manager):
+    informer = manager.cache.informer(CONFIG_MAP)
+    await plane.client.create(CONFIG_MAP, config_map("shared", {"n": "0"}))
+    async with Running(manager):
+        reads = [
+            await manager.client.get(CONFIG_MAP, "shared", "ns"),
+            await manager.client.get(CONFIG_MAP, "shared", "ns", consistency="none"),
+            await manager.client.live.get(CONFIG_MAP, "shared", "ns"),
+        ]
+        await plane.client.patch(CONFIG_MAP, "shared", {"data": {"n": "1"}}, "ns")
+        for read in reads:
+            with pytest.raises(Conflict):
+                await manager.client.update(CONFIG_MAP, {**read, "data": {"n": "lost"}})
+        assert (await plane.client.get(CONFIG_MAP, "shared", "ns"))["data"] == {"n": "1"}
+        assert informer.has_synced
 
 
 @pytest.mark.guarantee("AP2", "AP3")

@@ -58,19 +58,18 @@ async def test_endless_header_is_refused():
     async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         await stream.send(HEAD + b"x-long: ")
         with pytest.raises((anyio.BrokenResourceError, anyio.ClosedResourceError)):
-            for _ in range(64):
-                await stream.send(b"x" * 65536)
+            await stream.send(b"x" * (64 << 20))  # more than any socket buffers
 
 
 @pytest.mark.guarantee("HM6")
 async def test_idle_connection_ends_and_one_in_use_does_not():
-    async with server(keep_alive_s=1, header_timeout_s=0.3) as port:
-        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
-            for _ in range(3):
-                await stream.send(HEAD + b"\r\n")
-                assert (await stream.receive()).startswith(b"HTTP/1.1 200")
-                await anyio.sleep(0.5)  # longer than a head may take, shorter than a connection may idle
-            assert await everything(stream) == b""
+    options = {"keep_alive_s": 1, "header_timeout_s": 0.3}
+    async with server(**options) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+        for _ in range(3):
+            await stream.send(HEAD + b"\r\n")
+            assert (await stream.receive()).startswith(b"HTTP/1.1 200")
+            await anyio.sleep(0.5)  # longer than a head may take, shorter than a connection may idle
+        assert await everything(stream) == b""
 
 
 @pytest.mark.guarantee("HM6")
