@@ -8,6 +8,7 @@ is empty when nothing happens. Other keys are never held up.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,6 +38,7 @@ class WriteFence:
 
     def __init__(self) -> None:
         self._pending: dict[Key, _Pending] = {}
+        self._awaited: list[tuple[int, Key]] = []  # a heap of the versions that keys wait for
         self._progress: anyio.Event | None = None
         self._seen = -1
 
@@ -59,17 +61,19 @@ class WriteFence:
         if version > self._seen:
             pending = self._pending.setdefault(key, _Pending())
             pending.version = max(pending.version, version)
+            heapq.heappush(self._awaited, (version, key))
 
     def deleted(self, key: Key, uid: str, version: int = -1) -> None:
         """The object `uid` at `key` was deleted and is gone on the server."""
         self._pending.setdefault(key, _Pending()).deleted = Deleted(uid, version)
+        if version >= 0:
+            heapq.heappush(self._awaited, (version, key))
 
     def reached(self, version: int) -> None:
         """The cache shows everything up to `version`."""
         self._seen = max(self._seen, version)
-        if self._pending:
-            for key in list(self._pending):
-                self._settle(key)
+        while self._awaited and self._awaited[0][0] <= self._seen:
+            self._settle(heapq.heappop(self._awaited)[1])
         self._wake()
 
     def removed(self, key: Key, uid: str) -> None:
