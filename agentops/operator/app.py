@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections.abc import Callable
 
@@ -51,11 +52,12 @@ class Operator:
         *,
         runtime_image: str,
         clock: Clock | None = None,
+        rng: random.Random | None = None,
         http: HttpFactory = lambda: http_client(limits=UNLIMITED),
         random_text: Callable[[], str] = lambda: secrets.token_urlsafe(32),
     ) -> None:
         clock = clock or SystemClock()
-        self.manager = Manager(transport, _manager_options(options, clock))
+        self.manager = Manager(transport, _manager_options(options, clock, rng or random.Random()))
         self._http = http
         self._runtime_image = runtime_image
         self._controllers: dict[str, Controller] = {}
@@ -117,7 +119,7 @@ async def resolve_runtime_image(client: ApiClient, options: OperatorOptions) -> 
     return default
 
 
-def _manager_options(options: OperatorOptions, clock: Clock) -> ManagerOptions:
+def _manager_options(options: OperatorOptions, clock: Clock, rng: random.Random) -> ManagerOptions:
     election = None
     if options.leader_elect:
         election = LeaderElectionOptions(
@@ -130,6 +132,7 @@ def _manager_options(options: OperatorOptions, clock: Clock) -> ManagerOptions:
         probes_bind=options.probes_bind,
         grace_s=options.grace_s,
         clock=clock,
+        rng=rng,
         namespaces=options.watch_namespaces,
         scopes=SCOPES,
         uncached=UNCACHED,

@@ -115,15 +115,16 @@ def parse_termination_message(text: str, succeeded: bool) -> TaskResult | None:
     return TaskResult(success=True, output=text) if succeeded else TaskResult(success=False, error=text)
 
 
-def status_fields(result: Result, run: str) -> dict[str, Any]:
+def status_fields(result: Result, run: str | None) -> dict[str, Any]:
     """The status keys of a finished run, but for phase, times and conditions.
 
-    `outputRef` names the ConfigMap that must exist before this is written; see `whole_output`.
+    `outputRef` names the ConfigMap of `run` that must exist before this is written (see `whole_output`); with
+    None there is none.
     """
     fields: dict[str, Any] = {"output": truncate(result.output, OUTPUT_MAX_BYTES)}
     if result.cut or needs_config_map(result):
         fields["outputTruncated"] = True
-    if needs_config_map(result):
+    if run is not None and needs_config_map(result):
         fields["outputRef"] = {"name": names.output_config_map(run), "key": names.OUTPUT_KEY}
     if result.output:
         fields["outputDigest"] = "sha256:" + hashlib.sha256(result.output.encode()).hexdigest()

@@ -14,6 +14,7 @@ from agentops.api.objects import decode
 from agentops.api.types import Agent, AgentRun
 from agentops.controller import Client, Request
 from agentops.controller.finalizers import drop_finalizer, ensure_finalizer, has_finalizer
+from agentops.controller.owners import controller_of
 from agentops.operator.queue import RunView
 from agentops.operator.status import StatusDraft
 from agentops.telemetry.tracing import extract, inject, tracer
@@ -155,6 +156,13 @@ def view(obj: Mapping[str, Any]) -> RunView:
         finished=finished,
         waiting=wanted,
     )
+
+
+def belongs_to_namesake(obj: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """Whether `obj` was made for another AgentRun of this name, which is gone: the garbage collector comes for it."""
+    controller = controller_of(obj) or {}
+    named = controller.get("kind") == AGENT_RUN.kind and controller.get("name") == run["metadata"]["name"]
+    return named and controller.get("uid") != run["metadata"]["uid"]
 
 
 def run_timeout_s(agent: Agent | None) -> float:

@@ -25,7 +25,7 @@ from agentops.api.objects import decode
 from agentops.api.types import Agent
 from agentops.api.validation import validate_run
 from agentops.controller import Client, EventRecorder, Request, Result
-from agentops.controller.owners import set_controller_reference
+from agentops.controller.owners import is_controlled_by, set_controller_reference
 from agentops.kube.errors import AlreadyExists, NotFound
 from agentops.kube.kinds import CONFIG_MAP
 from agentops.operator.objects import names
@@ -35,7 +35,7 @@ from agentops.operator.reconcilers.fields import report_fields
 from agentops.operator.results import Result as RunResult
 from agentops.operator.results import failure, needs_config_map, status_fields, whole_output
 from agentops.operator.run_metrics import RunMetrics
-from agentops.operator.run_work import RunWork, run_timeout_s, view
+from agentops.operator.run_work import RunWork, belongs_to_namesake, run_timeout_s, view
 from agentops.operator.status import StatusDraft
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, parse_rfc3339, rfc3339
@@ -135,7 +135,8 @@ class AgentRunReconciler:
         """One step towards the end, and the status that says so."""
         await self._mark(work)
         if agent is not None:
-            work.draft.set(mode=work.run.status.mode or agent.spec.mode)
+            # An Agent that was made anew in the meantime may be of the other mode.
+            work.draft.set(mode=work.run.status.mode if work.dispatched else agent.spec.mode)
         report_fields(work.draft, work.run)
         if not work.dispatched and (problems := validate_run(work.run, agent)):
             return failure(Reason.INVALID_SPEC, "; ".join(str(problem) for problem in problems))
@@ -160,7 +161,9 @@ class AgentRunReconciler:
             work.adopt(await self._client.patch(AGENT_RUN, work.name, patch, work.namespace))
 
     def _mode(self, work: RunWork, agent: Agent | None) -> Mode:
-        return self._modes[work.run.status.mode or (agent.spec.mode if agent else "daemon")]
+        if agent is not None and not work.dispatched:
+            return self._modes[agent.spec.mode]
+        return self._modes[work.run.status.mode or "daemon"]
 
     # waiting
 
@@ -258,11 +261,12 @@ class AgentRunReconciler:
 
     async def _finish(self, work: RunWork, result: RunResult) -> Result | None:
         """Write the end, once; then let the next one in."""
-        if needs_config_map(result):
-            await self._store_output(work, result)
+        stored = not needs_config_map(result) or await self._store_output(work, result)
         phase = RunPhase.SUCCEEDED if result.succeeded else RunPhase.FAILED
         draft = work.draft
-        draft.set(phase=phase.value, completionTime=work.stamp(), **status_fields(result, work.name))
+        draft.set(
+            phase=phase.value, completionTime=work.stamp(), **status_fields(result, work.name if stored else None)
+        )
         draft.condition(ConditionType.COMPLETE, True, result.reason, result.message)
         draft.drop_condition(ConditionType.STOPPING)
         mode, elapsed_s = work.run.status.mode or "", work.elapsed_s()
@@ -274,8 +278,8 @@ class AgentRunReconciler:
         log.info("run.finished", run=str(work.request), reason=result.reason, seconds=round(elapsed_s, 3))
         return await self._keep_for_a_while(work)
 
-    async def _store_output(self, work: RunWork, result: RunResult) -> None:
-        """The whole output, before the status that refers to it."""
+    async def _store_output(self, work: RunWork, result: RunResult) -> bool:
+        """The whole output, before the status that refers to it; whether there was a place for it."""
         config_map = output_config_map(
             names.label_value(work.run.spec.agent_ref), work.namespace, work.name, whole_output(result)
         )
@@ -283,7 +287,17 @@ class AgentRunReconciler:
         try:
             await self._client.create(CONFIG_MAP, config_map)
         except AlreadyExists:
-            log.info("run.output-exists", run=str(work.request))
+            name = config_map["metadata"]["name"]
+            there = await self._client.get(CONFIG_MAP, name, work.namespace)
+            if is_controlled_by(there, work.obj):
+                return True
+            if not belongs_to_namesake(there, work.obj):
+                message = f"ConfigMap {name} is not this run's, so only the beginning of the output is kept"
+                self._recorder.event(work.obj, "Warning", Reason.FOREIGN_OBJECT, message)
+                return False
+            await self._client.delete(CONFIG_MAP, name, work.namespace, uid=there["metadata"]["uid"])
+            await self._client.create(CONFIG_MAP, config_map)
+        return True
 
     async def _keep_for_a_while(self, work: RunWork) -> Result | None:
         """A finished run holds nothing back, lets the next one in, and goes when its time has come."""

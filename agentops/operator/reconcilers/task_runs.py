@@ -30,7 +30,7 @@ from agentops.operator.results import Result as RunResult
 from agentops.operator.results import failure, from_task, out_of_time, parse_termination_message
 from agentops.operator.review import Reviewer
 from agentops.operator.rollout import container_failure
-from agentops.operator.run_work import RunWork, run_timeout_s
+from agentops.operator.run_work import RunWork, belongs_to_namesake, run_timeout_s
 from agentops.operator.secrets import decode_value
 from agentops.telemetry.logging import get_logger
 
@@ -58,7 +58,7 @@ class TaskRuns:
         if found is None:
             return await self._without_job(work, agent)
         if not is_controlled_by(found, work.obj):
-            return failure(Reason.FOREIGN_OBJECT, f"Job {work.namespace}/{_name(work)} exists and is not this run's")
+            return await self._in_the_way(work, found)
         self._unconfirmed.discard(work.uid)
         ended = _job_end(found)
         if ended is not None:
@@ -116,7 +116,9 @@ class TaskRuns:
             await self._take_back(work, manifest)
         try:
             if not fits_inline(work.run.spec.prompt):
-                await self._create_prompt(work)
+                other = await self._create_prompt(work)
+                if other is not None:
+                    return await self._in_the_way(work, other)
             set_controller_reference(work.obj, manifest)
             await self._client.create(JOB, manifest)
         except AlreadyExists:
@@ -158,22 +160,35 @@ class TaskRuns:
         data = secret.get("data") or {}
         return {key: decode_value(data.get(key, "")) for key in (names.TOKEN_KEY, names.SALT_KEY)}
 
-    async def _create_prompt(self, work: RunWork) -> None:
+    async def _create_prompt(self, work: RunWork) -> dict[str, Any] | None:
+        """The ConfigMap of the prompt; what has its name instead, if something has."""
         manifest = prompt_config_map(work.run.spec.agent_ref, work.namespace, work.name, work.run.spec.prompt)
         set_controller_reference(work.obj, manifest)
         try:
             await self._client.create(CONFIG_MAP, manifest)
         except AlreadyExists:
-            log.info("task.prompt-exists", run=str(work.request))
+            there = await self._client.get(CONFIG_MAP, manifest["metadata"]["name"], work.namespace)
+            return None if is_controlled_by(there, work.obj) else there
+        return None
 
-    async def _take_back(self, work: RunWork, why: str) -> NoReturn:
+    async def _in_the_way(self, work: RunWork, other: Mapping[str, Any]) -> RunResult:
+        """What belongs to a deleted run of the same name goes with that, and is waited for."""
+        what = f"{other.get('kind', JOB.kind)} {work.namespace}/{other['metadata']['name']}"
+        if belongs_to_namesake(other, work.obj):
+            await self._take_back(work, f"{what} of the deleted AgentRun of the same name is still there",
+                                  reason=Reason.TERMINATING, retry_s=1.0)  # fmt: skip
+        return failure(Reason.FOREIGN_OBJECT, f"{what} exists and is not this run's; create a run of another name")
+
+    async def _take_back(
+        self, work: RunWork, why: str, *, reason: Reason = Reason.JOB_REFUSED, retry_s: float = 10.0
+    ) -> NoReturn:
         """Certainly nothing was made: the run keeps its slot and is tried again."""
         self._unconfirmed.discard(work.uid)
         work.draft.set(jobName=None, startTime=None)
-        if work.draft.condition(ConditionType.AGENT_READY, False, Reason.JOB_REFUSED, why):
-            self._recorder.event(work.obj, "Warning", Reason.JOB_REFUSED, why)
+        if work.draft.condition(ConditionType.AGENT_READY, False, reason, why):
+            self._recorder.event(work.obj, "Warning", reason, why)
         await work.save(self._client)
-        raise RetryAfter(10.0, why)
+        raise RetryAfter(retry_s, why)
 
     # while it runs, and when it is over
 

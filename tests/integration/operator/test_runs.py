@@ -215,6 +215,31 @@ async def test_replace_aborts_the_old_one_before_the_new_one_starts(plane: Opera
     assert started["status"]["admittedAt"] >= replaced["status"]["completionTime"]
 
 
+async def test_a_config_map_of_a_deleted_namesake_gives_way_to_the_answer(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object())
+    gone = {"apiVersion": AGENT_RUN.api_version, "kind": "AgentRun", "name": "hello-run", "uid": "gone"}
+    left = {"name": "hello-run-output", "namespace": NAMESPACE, "ownerReferences": [{**gone, "controller": True}]}
+    await daemon.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": left, "data": {"output.txt": "old"}})
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    daemon.runtime.finish("hello-run", "x" * 20_000)
+    done = await daemon.until(AGENT_RUN, "hello-run", in_phase("Succeeded"))
+    stored = await daemon.get(CONFIG_MAP, "hello-run-output")
+    assert len(stored["data"]["output.txt"]) == 20_000
+    assert stored["metadata"]["ownerReferences"][0]["uid"] == done["metadata"]["uid"]
+
+
+async def test_a_config_map_of_somebody_else_is_neither_written_nor_referred_to(daemon: OperatorPlane) -> None:
+    meta = {"name": "hello-run-output", "namespace": NAMESPACE}
+    await daemon.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"mine": "yes"}})
+    await daemon.create(run_object())
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    daemon.runtime.finish("hello-run", "x" * 20_000)
+    done = await daemon.until(AGENT_RUN, "hello-run", in_phase("Succeeded"))
+    assert done["status"]["outputTruncated"] is True
+    assert "outputRef" not in done["status"]
+    assert (await daemon.get(CONFIG_MAP, "hello-run-output"))["data"] == {"mine": "yes"}
+
+
 async def test_a_long_answer_goes_into_a_config_map(daemon: OperatorPlane) -> None:
     await daemon.create(run_object())
     await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
@@ -317,6 +342,47 @@ async def test_a_vanished_job_is_never_made_again(task: OperatorPlane) -> None:
     assert condition(done, "Complete")["reason"] == "JobLost"
     await task.quiet()
     assert sum(write.startswith("POST") and "/jobs" in write for write in task.log.writes) == 1
+
+
+async def test_a_run_made_anew_waits_for_the_job_of_the_old_one_and_runs_its_own_prompt(task: OperatorPlane) -> None:
+    await task.create(run_object("scribe-run", "scribe", prompt="old " * 4000))
+    await task.until(AGENT_RUN, "scribe-run", in_phase("Running"))
+    old = await task.get(JOB, "scribe-run")
+    await task.client.delete(AGENT_RUN, "scribe-run", NAMESPACE)
+    await task.create(run_object("scribe-run", "scribe", prompt="new " * 4000))
+
+    async def replaced() -> bool:
+        for pod in await task.client.list(POD, NAMESPACE):
+            if pod["metadata"].get("deletionTimestamp"):
+                await task.plane.finish_deletion(NAMESPACE, pod["metadata"]["name"])
+        return bool((await task.get(JOB, "scribe-run"))["metadata"]["uid"] != old["metadata"]["uid"])
+
+    await task.plane.eventually(replaced)
+    assert (await task.get(CONFIG_MAP, "scribe-run-prompt"))["data"]["prompt.txt"] == "new " * 4000
+    await task.until(AGENT_RUN, "scribe-run", in_phase("Running"))
+
+
+async def test_a_job_of_somebody_else_ends_the_run_and_is_left_alone(task: OperatorPlane) -> None:
+    pod = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "mine"}]}
+    meta = {"name": "scribe-run", "namespace": NAMESPACE}
+    mine = {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": {"template": {"spec": pod}}}
+    await task.client.create(JOB, mine)
+    await task.create(run_object("scribe-run", "scribe"))
+    done = await task.until(AGENT_RUN, "scribe-run", in_phase("Failed"))
+    assert condition(done, "Complete")["reason"] == "ForeignObject"
+    assert "Job agents/scribe-run" in condition(done, "Complete")["message"]
+    assert not (await task.get(JOB, "scribe-run"))["metadata"].get("ownerReferences")
+
+
+async def test_a_waiting_run_follows_its_agent_into_another_mode(plane: OperatorPlane) -> None:
+    await plane.create(run_object())
+    await plane.create(agent_object())
+    await plane.until(AGENT_RUN, "hello-run", lambda run: run.get("status", {}).get("mode") == "daemon")
+    await plane.client.delete(AGENT, "hello", NAMESPACE)
+    await plane.gone(AGENT, "hello")
+    await plane.create(agent_object(mode="task"), provider_object())
+    await plane.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    assert (await plane.get(JOB, "hello-run"))["metadata"]["ownerReferences"][0]["name"] == "hello-run"
 
 
 async def test_max_runs_jobs_run_at_once(task: OperatorPlane) -> None:
