@@ -1,6 +1,6 @@
-"""Drives the real kubectl against $KUBECONFIG, else against a local plane of its own.
+"""Drives the real kubectl against $KUBECONFIG, else against local planes of its own, one per isolation tier (`tiers`).
 
-The plane, the manifests and the hello example are set up once for the whole run. With KUBECONFIG set,
+The plane, the manifests and the hello example are set up once for each. With KUBECONFIG set,
 the cluster must hold the image (see hack/kind-e2e); what the tests create there they delete.
 """
 
@@ -14,12 +14,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiers
 from cluster import Cluster
 from objects import SCRIPT, agent, scripted_model
 
 
+def pytest_configure() -> None:
+    try:
+        tiers.asked()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test of a cluster once per tier; on a real cluster there are none."""
+    if "cluster" not in metafunc.fixturenames:
+        return
+    if os.environ.get("KUBECONFIG"):
+        runs = [pytest.param(None, id="cluster")]
+    else:
+        runs = [pytest.param(tier, id=f"tier-{tier}", marks=marks) for tier, marks in tiers.runs_of(metafunc.function)]
+    metafunc.parametrize("cluster", runs, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     given = os.environ.get("KUBECONFIG")
     if given:
         yield Cluster(Path(given), None)
@@ -28,7 +47,8 @@ def cluster() -> Iterator[Cluster]:
         state = Path(directory)
         up = subprocess.run(
             [sys.executable, "-m", "agentops", "local", "up", "--detach", "--state-dir", str(state),
-             "--audit-log", str(state / "audit.log"), "--backoff-scale", "0.2"],
+             "--audit-log", str(state / "audit.log"), "--backoff-scale", "0.2",
+             "--isolation", tiers.TIERS[request.param]],
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert up.returncode == 0, up.stdout + up.stderr
