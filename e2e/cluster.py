@@ -73,7 +73,7 @@ class Cluster:
             answer = await client.raw(method, path, query=parse_qsl(query), headers={TOKEN_HEADER: token})
             return json.loads(answer.body or b"null")
 
-    def eventually(self, check: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
+    def eventually(self, check: Callable[[], Any], what: str, timeout_s: float = 60, *, pause_s: float = 0.3) -> Any:
         """Poll `check` until it returns something truthy; say what never happened."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -81,7 +81,7 @@ class Cluster:
             if last:
                 return last
             assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-            time.sleep(0.3)
+            time.sleep(pause_s)
 
     def condition(self, resource: str, type: str, namespace: str = "agents") -> dict[str, Any]:
         """A condition of an object, or an empty dict."""
