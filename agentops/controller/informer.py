@@ -349,7 +349,10 @@ class _Sink:
         self._informer = informer
 
     def prepare(self, meta: Meta, raw: bytes) -> Entry:
-        return self._informer._entry(meta, raw)
+        """What a list repeats is kept as it is, so that listing again takes memory for what has changed only."""
+        entry = self._informer._entry(meta, raw)
+        known = self._informer.store.get(entry.key)
+        return known if known is not None and known.raw == entry.raw else entry
 
     def replaced(self, items: list[Entry], resource_version: str) -> None:
         self._informer._replaced(items, resource_version)

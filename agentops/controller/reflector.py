@@ -61,7 +61,7 @@ from agentops.kube.errors import (
     TransportError,
     error_from_status,
 )
-from agentops.kube.watch import LineSplitter, MalformedObject, Meta, WatchEvent, decode_event, decode_list
+from agentops.kube.watch import LineSplitter, ListPage, MalformedObject, Meta, WatchEvent, decode_event, decode_list
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock
 from agentops.values.kinds import Kind
@@ -317,7 +317,7 @@ class Reflector:
                 page = await self._page(self._query(None, "", version))
                 items, listed_at = [], ""
             listed_at = listed_at or page.resource_version
-            await self._prepare(page.items, items)
+            await self._prepare(page, items)
             token = page.continue_token
             if token and version == "0":
                 self._always_page = True  # this server has no watch cache to answer from
@@ -329,14 +329,14 @@ class Reflector:
             )
         return items, listed_at
 
-    async def _prepare(self, page: list[tuple[Meta, bytes]], items: list[Any]) -> None:
+    async def _prepare(self, page: ListPage, items: list[Any]) -> None:
         """Hand objects to the sink in slices, so that a huge list does not hold up the loop."""
         prepare = self._sink.prepare
         for start in range(0, len(page), _YIELD_EVERY):
-            items += [prepare(meta, raw) for meta, raw in page[start : start + _YIELD_EVERY]]
+            items += [prepare(meta, raw) for meta, raw in page.slice(start, start + _YIELD_EVERY)]
             await anyio.lowlevel.checkpoint()
 
-    async def _page(self, query: list[tuple[str, str]]) -> Any:
+    async def _page(self, query: list[tuple[str, str]]) -> ListPage:
         answer = await self._client.raw(
             "GET",
             self.target.kind.path(self.target.namespace),

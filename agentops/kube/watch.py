@@ -77,12 +77,36 @@ class WatchEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class ListPage(msgspec.Struct, frozen=True):
-    """One page of a list. `continue_token` is empty on the last one."""
+    """One page of a list. `continue_token` is empty on the last one.
+
+    Objects are copied out of `body`, slice by slice, when they are asked for: a whole list in one answer need
+    not be in memory twice.
+    """
 
     kind: str
     resource_version: str
     continue_token: str
-    items: list[tuple[Meta, bytes]]
+    body: list[msgspec.Raw]
+    managed_fields: bool = True
+
+    def __len__(self) -> int:
+        return len(self.body)
+
+    @property
+    def items(self) -> list[tuple[Meta, bytes]]:
+        """Every object. Raises MalformedObject."""
+        return self.slice(0, len(self.body))
+
+    def slice(self, start: int, end: int) -> list[tuple[Meta, bytes]]:
+        """The objects from `start` to before `end`. Raises MalformedObject."""
+        items: list[tuple[Meta, bytes]] = []
+        try:
+            for item in self.body[start:end]:
+                meta, _, raw = _take(bytes(item), self.managed_fields)
+                items.append((meta, raw))
+        except msgspec.MsgspecError as error:
+            raise MalformedObject(f"list answer is not understood: {error}") from error
+        return items
 
 
 class _Envelope(msgspec.Struct):
@@ -209,13 +233,10 @@ def decode_list(body: bytes, *, managed_fields: bool = True) -> ListPage:
         page = _list.decode(body)
         if page.kind == "Table":
             raise MalformedObject("the server answered a list with a Table; a proxy rewrites the Accept header")
-        items: list[tuple[Meta, bytes]] = []
-        for item in page.items or ():
-            meta, _, raw = _take(bytes(item), managed_fields)  # a Raw would keep the whole body alive
-            items.append((meta, raw))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedObject(f"list answer is not understood: {error}") from error
-    return ListPage(page.kind, page.metadata.resource_version, page.metadata.continue_token, items)
+    metadata = page.metadata
+    return ListPage(page.kind, metadata.resource_version, metadata.continue_token, page.items or [], managed_fields)
 
 
 def decode_meta(raw: bytes) -> Meta:
