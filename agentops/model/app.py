@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentops.model import wire_anthropic, wire_openai
 from agentops.model.backend import Answer, Backend, ChatRequest, Finish, Part
-from agentops.model.errors import AnswerBroken, BadRequest, Refused, StreamCut, StreamEnded, StreamFailed
+from agentops.model.errors import AnswerBroken, BadRequest, Refused, StreamCut, StreamEnded, StreamFailed, Verbatim
 from agentops.model.journal import Journal
 from agentops.net.serve import health_routes
 from agentops.telemetry.logging import get_logger
@@ -139,6 +140,8 @@ class _Reply(Response):
                 await (self._stream(send) if self._request.stream else self._whole(send))
             except Refused as refused:
                 await self._refuse(refused, send)
+            except Verbatim as verbatim:
+                await self._send_as_it_is(verbatim, send)
             done = True
             tasks.cancel_scope.cancel()
 
@@ -192,6 +195,15 @@ class _Reply(Response):
             return
         self._answered(200, finish)
         await send({"type": "http.response.body", "body": stream.end()})
+
+    async def _send_as_it_is(self, verbatim: Verbatim, send: Send) -> None:
+        await _start(send, 200, {"content-type": "text/event-stream"})
+        for start in range(0, len(verbatim.body), verbatim.slice_bytes):
+            piece = verbatim.body[start : start + verbatim.slice_bytes]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await anyio.lowlevel.checkpoint()  # so that each piece is a write of its own
+        self._answered(200, None)
+        await send({"type": "http.response.body", "body": b""})
 
     async def _refuse(self, refused: Refused, send: Send) -> None:
         body = self._wire.error_body(refused.status, str(refused)) if refused.body is None else refused.body

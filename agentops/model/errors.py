@@ -38,6 +38,15 @@ class Refused(ModelError):
         self.headers = dict(headers or {})
 
 
+class Verbatim(ModelError):
+    """Answer with HTTP 200 and exactly `body`, as an event stream, in pieces of `slice_bytes`."""
+
+    def __init__(self, body: bytes, slice_bytes: int) -> None:
+        super().__init__("a verbatim answer")
+        self.body = body
+        self.slice_bytes = slice_bytes
+
+
 class AnswerBroken(ModelError):
     """The answer stops here."""
 

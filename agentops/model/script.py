@@ -40,6 +40,7 @@ When, and what goes wrong (durations in seconds, or 500ms, 1m30s):
     chunk_delay   before every chunk
     error         {status, body, headers} instead of an answer; body is JSON or text, or by default the wire's own shape
     hang          true: never answer
+    raw           {body: text, slice: N} instead of an answer: a stream of exactly this text, in pieces of N bytes
     breaks        {after: N chunks (default: all), with: error | hang | end | cut, body}
                   error: an error event; end: the stream ends early but cleanly; cut: the connection breaks
 """
@@ -115,6 +116,14 @@ class Break:
 
 
 @frozen(slots=True, kw_only=True)
+class Raw:
+    """`body` is sent as it is, `slice_bytes` at a time; None is all at once."""
+
+    body: str
+    slice_bytes: int | None = None
+
+
+@frozen(slots=True, kw_only=True)
 class Turn:
     """One entry of a script; the module's docstring says what each field does."""
 
@@ -132,6 +141,7 @@ class Turn:
     chunk_delay_s: float = 0.0
     error: ScriptedError | None = None
     hang: bool = False
+    raw: Raw | None = None
     breaks: Break | None = None
 
 
@@ -241,7 +251,7 @@ class _Fields:
 
 _TURN_KEYS = (
     "when", "times", "reasoning", "text", "echo", "tool_calls", "repeat", "chunk_chars", "finish", "usage", "delay",
-    "chunk_delay", "error", "hang", "breaks",
+    "chunk_delay", "error", "hang", "raw", "breaks",
 )  # fmt: skip
 
 
@@ -265,6 +275,7 @@ def _turn(data: Any, path: str) -> Turn:
         chunk_delay_s=fields.duration_s("chunk_delay"),
         error=None if fields.get("error") is None else _error(fields.get("error"), f"{path}.error"),
         hang=fields.flag("hang"),
+        raw=None if fields.get("raw") is None else _raw(fields.get("raw"), f"{path}.raw"),
         breaks=None if fields.get("breaks") is None else _break(fields.get("breaks"), f"{path}.breaks"),
     )
 
@@ -315,6 +326,11 @@ def _break(data: Any, path: str) -> Break:
     if how is None:
         raise ScriptError(f"{path}.with must be one of {', '.join(_BREAKS)}")
     return Break(how=how, after=fields.count("after", 0), body=fields.get("body"))
+
+
+def _raw(data: Any, path: str) -> Raw:
+    fields = _Fields(data, path, ("body", "slice"))
+    return Raw(body=fields.text("body") or "", slice_bytes=fields.count("slice", 1))
 
 
 def _usage(data: Any, path: str) -> Usage:

@@ -19,7 +19,7 @@ from agentops.model.backend import (
     Usage,
     estimate_tokens,
 )
-from agentops.model.errors import Refused, StreamCut, StreamEnded, StreamFailed
+from agentops.model.errors import Refused, StreamCut, StreamEnded, StreamFailed, Verbatim
 from agentops.model.script import Script, Turn, cut
 from agentops.values.clock import Clock
 
@@ -71,6 +71,9 @@ class ScriptedBackend:
                 body=turn.error.body,
                 headers=turn.error.headers,
             )
+        if turn.raw is not None:
+            body = turn.raw.body.encode()
+            raise Verbatim(body, turn.raw.slice_bytes or max(1, len(body)))
         chunks, characters = 0, 0
         for part in _parts(turn, request):
             if not isinstance(part, CallStart):

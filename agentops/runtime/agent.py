@@ -42,6 +42,7 @@ from agentops.runtime.messages import Message
 from agentops.runtime.metrics import RuntimeMetrics
 from agentops.runtime.providers.base import CallOptions
 from agentops.runtime.providers.chain import ModelChain
+from agentops.runtime.spans import close_turn, content
 from agentops.runtime.store import Store, StoredRun
 from agentops.runtime.tools.box import ToolBox
 from agentops.runtime.turn import Steering, Turn, TurnSetup
@@ -328,6 +329,9 @@ class Agent:
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.name": self.identity.name,
             "gen_ai.agent.id": f"{self.identity.namespace}/{self.identity.name}",
+            "gen_ai.conversation.id": self.identity.name,
+            "gen_ai.provider.name": self._chain.primary.adapter.kind,
+            "gen_ai.request.model": self._chain.primary.model,
             "agentops.run": name,
         }
         if request.parent_agent:
@@ -339,8 +343,10 @@ class Agent:
         ):
             context = span.get_span_context()
             trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else None
+            content(span, "gen_ai.user.message", request.prompt)
             log.info("turn.start", model=self._chain.primary.label)
             record, dropped = await self._turn_to_record(run.record, request, emitter, scope, trace_id)
+            close_turn(span, record)
             log.info("turn.end", state=record.state, reason=record.reason, steps=record.steps)
         await self._close(run, record, emitter, dropped)
 
@@ -429,7 +435,7 @@ class Agent:
         return plan(
             window=context_window(self._chain.primary.model, self._limits.context_windows),
             fraction=self._limits.budget_fraction,
-            system=self._system.render("", resource_block(request.context)),
+            system=self._system.render("", resource_block(request.context)).text,
             tool_count=len(self._tools),
             memory=memory,
             prompt=request.prompt,
@@ -454,6 +460,7 @@ class Agent:
         assert run.log is not None
         turn, self._turn = self._turn, None
         idle = emitter.make(EventType.SESSION_IDLE)
+        dropped += turn.dropped
         await self._persist(record, (*run.log.events, idle), dropped, turn.messages)
         del self._conversation[:dropped]
         self._conversation.extend(turn.messages)

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from agentops.api.memory import MemoryContext
+from agentops.runtime.providers.base import SystemPrompt
 from agentops.telemetry.logging import get_logger
 
 log = get_logger("runtime.context")
@@ -35,8 +36,8 @@ class SystemText:
     def fixed(self) -> str:
         return _join(self.platform_protocol, self.system_prompt, self.context_files)
 
-    def render(self, memory: str = "", resources: str = "") -> str:
-        return _join(self.fixed, memory, resources)
+    def render(self, memory: str = "", resources: str = "") -> SystemPrompt:
+        return SystemPrompt(self.fixed, _join(memory, resources))
 
 
 @frozen

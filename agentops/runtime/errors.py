@@ -33,7 +33,8 @@ class ProviderFault(RuntimeFault):
 
     `status` is the HTTP status, or None when no answer came. `retry_after_s` is what the provider
     asked for. `kind` is one of rate_limited, auth_error, not_found, server_error, timeout,
-    connection_error, bad_request, error.
+    connection_error, bad_request, too_long (the conversation
+    does not fit the model), error.
     """
 
     def __init__(

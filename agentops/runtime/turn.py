@@ -19,7 +19,8 @@ from opentelemetry import trace
 from agentops.api.codec import to_wire
 from agentops.api.fep import EventType
 from agentops.api.runs import Usage
-from agentops.runtime.budget import Budget, estimate
+from agentops.runtime.budget import Budget, estimate, trim
+from agentops.runtime.errors import ProviderFault
 from agentops.runtime.events import Emitter
 from agentops.runtime.messages import (
     Message,
@@ -40,11 +41,13 @@ from agentops.runtime.providers.base import (
     ReasoningDelta,
     ReasoningSignature,
     Source,
+    SystemPrompt,
     TextDelta,
     ToolInputDelta,
     ToolInputStart,
 )
 from agentops.runtime.providers.chain import ModelChain, Switched, TurnModels
+from agentops.runtime.spans import usage_attributes
 from agentops.runtime.tools.box import ToolBox, ToolOutcome
 from agentops.telemetry import tracing
 from agentops.telemetry.logging import get_logger
@@ -58,7 +61,7 @@ class TurnSetup:
     """What a turn is about. `history` is already trimmed, `system` complete."""
 
     prompt: str
-    system: str
+    system: SystemPrompt
     history: tuple[Message, ...]
     budget: Budget
     options: CallOptions
@@ -145,6 +148,8 @@ class Turn:
         self._streaming = False
         self._last = Finish("unknown")
         self._done: list[Message] = [user(setup.prompt)]
+        self.dropped = 0
+        """Messages of the history the model could not take; they leave the conversation."""
         self.steps = 0
         self.tool_calls = 0
         self.usage = Usage()
@@ -170,7 +175,7 @@ class Turn:
             "system_prompt_tokens": budget.system,
             "tool_tokens": budget.tools,
             "memory_context_tokens": budget.memory,
-            "conversation_tokens": estimate(self._setup.history),
+            "conversation_tokens": estimate(self._history),
             "prompt_tokens": budget.prompt,
             "actual_input_tokens": self._last.usage.input_tokens,
             "actual_output_tokens": self._last.usage.output_tokens,
@@ -253,7 +258,23 @@ class Turn:
         return False
 
     async def _call_model(self) -> None:
-        conversation = [*self._setup.history, *self._done]
+        """One answer. A model that takes in less than was planned is asked again with half of the history."""
+        while True:
+            try:
+                return await self._ask_model()
+            except ProviderFault as fault:
+                oldest = trim(self._history, estimate(self._history) // 2) or len(self._history)
+                if fault.kind != "too_long" or self._blocks or not oldest:
+                    raise
+                self.dropped += oldest
+                self._warn(f"the model cannot take the whole conversation: its oldest {oldest} messages are left out")
+
+    @property
+    def _history(self) -> tuple[Message, ...]:
+        return self._setup.history[self.dropped :]
+
+    async def _ask_model(self) -> None:
+        conversation = [*self._history, *self._done]
         bound = self._models.current
         attributes = {
             "gen_ai.operation.name": "chat",
@@ -274,14 +295,12 @@ class Turn:
                         self._metrics.first_token(elapsed)
                         span.add_event("gen_ai.first_token", {"gen_ai.server.time_to_first_token": elapsed})
                     self._take(delta)
-            usage = self._last.usage
             span.set_attributes(
                 {
                     "gen_ai.response.model": self._models.current.model,
                     "gen_ai.response.id": self._last.response_id,
                     "gen_ai.response.finish_reasons": [self._last.reason],
-                    "gen_ai.usage.input_tokens": usage.input_tokens,
-                    "gen_ai.usage.output_tokens": usage.output_tokens,
+                    **usage_attributes(self._last.usage),
                 }
             )
 
@@ -371,6 +390,9 @@ class Turn:
             error=switched.error,
             restarted=switched.restarted,
         )
+        trace.get_current_span().add_event(
+            "model.fallback", {"from": switched.source, "to": switched.target, "error": switched.error}
+        )
         if shown:
             self._emit(EventType.TEXT_RESET, ids=shown)
 
@@ -448,9 +470,10 @@ class Turn:
         return [block for block in self._blocks if block.kind == "tool" and block.complete]
 
     def _unique(self, call_id: str) -> str:
-        """The provider's id, unless the conversation already has it: some count from one in each answer."""
+        """The provider's id, unless it is empty or the conversation already has it: some count from one in each
+        answer."""
         chosen = call_id
-        while chosen in self._used_ids:
+        while not chosen or chosen in self._used_ids:
             chosen = f"call_{self._new_id()}"
         self._used_ids.add(chosen)
         self._renamed[call_id] = chosen

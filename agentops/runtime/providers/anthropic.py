@@ -3,19 +3,19 @@
 The SDK's own retries are off: `chain` decides. Thinking comes with a signature that has to be sent
 back unchanged with the tool results, or the API refuses the conversation; it travels as
 `ReasoningSignature` and `ReasoningPart.signature`. Prompt caching is always on: breakpoints stand on
-the last tool, the system prompt and the second-to-last message.
+the last tool, the part of the system prompt that stays the same, and the second-to-last message.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx2
 
 from agentops.api.runs import Usage
-from agentops.runtime.errors import ProviderAuthFault, ProviderFault, ProviderReplyFault
 from agentops.runtime.messages import Message, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 from agentops.runtime.providers.base import (
     CallOptions,
@@ -26,13 +26,16 @@ from agentops.runtime.providers.base import (
     ReasoningDelta,
     ReasoningSignature,
     Source,
+    SystemPrompt,
     TextDelta,
     ToolInputDelta,
     ToolInputStart,
     ToolSpec,
 )
-from agentops.runtime.providers.faults import RETRYABLE_STATUS, detail, kind_of, retry_after, short, tool_input
+from agentops.runtime.providers.calls import VendorCalls
+from agentops.runtime.providers.faults import tool_input, tool_name
 from agentops.telemetry import tracing
+from agentops.values.clock import Clock
 
 if TYPE_CHECKING:
     import anthropic
@@ -62,7 +65,6 @@ _STATUS_OF_TYPE: Mapping[str, int] = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-"""An error in the middle of a stream has HTTP status 200; its type says what it is."""
 
 
 class AnthropicAdapter:
@@ -85,16 +87,25 @@ class AnthropicAdapter:
         api_key: str,
         key_source: str,
         http_client: httpx2.AsyncClient,
+        clock: Clock,
         headers: Mapping[str, str] | None = None,
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
         import anthropic
 
         self.provider = provider
-        self._sdk = anthropic
-        self._key_source = key_source
         # The SDK adds /v1 itself; people copy base URLs with it.
-        self._base_url = (base_url or VENDOR_URL).rstrip("/").removesuffix("/v1")
+        root = (base_url or VENDOR_URL).rstrip("/").removesuffix("/v1")
+        self._calls = VendorCalls(
+            provider,
+            root,
+            key_source,
+            anthropic,
+            clock,
+            "the format of Anthropic's messages",
+            "check baseURL and type",
+            _status_of,
+        )
         self._defaults = dict(defaults or {})
         default_headers: dict[str, Any] = dict(headers or {})
         given = {name.lower() for name in default_headers}
@@ -106,7 +117,7 @@ class AnthropicAdapter:
             api_key=api_key or None,
             # A placeholder that the client's auth replaces. With neither, the SDK would read its environment.
             auth_token=None if api_key else "-",
-            base_url=self._base_url,
+            base_url=root,
             default_headers=default_headers,
             max_retries=0,
             timeout=http_client.timeout,
@@ -119,111 +130,36 @@ class AnthropicAdapter:
     async def stream(
         self,
         model: str,
-        system: str,
+        system: SystemPrompt,
         messages: Sequence[Message],
         tools: Sequence[ToolSpec],
         options: CallOptions,
     ) -> AsyncGenerator[Delta, None]:
         """See `Adapter.stream`."""
         request, warnings = build_request(model, system, messages, tools, options, self._defaults)
-        # Once a turn, and never as the first thing of a call that may still be retried.
+        # Once a turn.
         waiting: list[Delta] = [ProviderWarning(f"provider {self.provider}: {text}") for text in warnings]
         if messages and messages[-1].role == "tool":
             waiting = []
-        trace_headers: dict[str, str] = {}
-        tracing.inject(trace_headers)
-        answering = False
-        try:
-            response = await self._client.messages.create(**request, stream=True, extra_headers=trace_headers)
-            answering = True
-            async with response:
-                reader = _StreamReader()
-                async for event in response:
-                    deltas = reader.feed(event)
-                    if deltas and waiting:
-                        deltas, waiting = [*waiting, *deltas], []
-                    for delta in deltas:
-                        yield delta
-                if not reader.finished:  # half an answer must not pass for a whole one
-                    raise self._broken(model, "the stream ended early")
-                for delta in waiting:
-                    yield delta
-                yield reader.finish()
-        except self._sdk.APIConnectionError as error:
-            if isinstance(error.__cause__, ProviderFault):  # from our OAuth2, wrapped by the SDK
-                raise error.__cause__ from None
-            if answering:
-                raise self._broken(model, short(error.__cause__ or error)) from error
-            raise self._fault(error, model) from error
-        except self._sdk.APIError as error:
-            raise self._fault(error, model) from error
-        except httpx2.HTTPError as error:
-            raise self._broken(model, short(error)) from error
-        except ValueError as error:  # the SDK's decoder
-            raise ProviderReplyFault(
-                f"provider {self.provider}: {self._base_url} did not answer in the format of Anthropic's messages "
-                f"({short(error)}); check baseURL and type",
-                provider=self.provider,
-                model=model,
-            ) from error
-
-    def _broken(self, model: str, how: str) -> ProviderFault:
-        return ProviderFault(
-            f"provider {self.provider} ({self._base_url}): the answer of model {model} broke off: {how}",
-            provider=self.provider,
-            model=model,
-            retryable=True,
-            kind="connection_error",
+        headers: dict[str, str] = {}
+        tracing.inject(headers)
+        deltas = self._calls.stream(
+            model,
+            lambda: self._client.messages.create(**request, stream=True, extra_headers=headers),
+            _StreamReader(),
+            waiting,
         )
+        async with aclosing(deltas):
+            async for delta in deltas:
+                yield delta
 
-    def _fault(self, error: anthropic.APIError, model: str) -> ProviderFault:
-        """The SDK's exception as ours: the error's type first, then the HTTP status."""
-        where = f"provider {self.provider} ({self._base_url})"
-        if isinstance(error, self._sdk.APITimeoutError):
-            return ProviderFault(
-                f"{where}: no answer in time from model {model}",
-                provider=self.provider,
-                model=model,
-                retryable=True,
-                kind="timeout",
-            )
-        if isinstance(error, self._sdk.APIConnectionError):
-            cause = short(error.__cause__ or error)
-            return ProviderFault(
-                f"{where}: cannot connect: {cause}; check the provider's baseURL and that it is up",
-                provider=self.provider,
-                model=model,
-                retryable=True,
-                kind="connection_error",
-            )
-        if not isinstance(error, self._sdk.APIStatusError):
-            return ProviderReplyFault(
-                f"{where}: the answer of model {model} could not be read: {short(error)}",
-                provider=self.provider,
-                model=model,
-            )
-        status = error.status_code
-        if status < 400:
-            status = _STATUS_OF_TYPE.get(error.type or "", 500)
-        if status in (401, 403):
-            return ProviderAuthFault(
-                f"{where} refused the credentials (HTTP {status}): set a valid key in {self._key_source}",
-                provider=self.provider,
-                model=model,
-                status=status,
-                kind="auth_error",
-            )
-        named = f" ({error.type})" if error.type else ""
-        hint = f"; check that model {model} exists there and baseURL is right" if status == 404 else ""
-        return ProviderFault(
-            f"{where}: HTTP {status}{named} from model {model}: {detail(error.body, error.message)}{hint}",
-            provider=self.provider,
-            model=model,
-            status=status,
-            retryable=status in RETRYABLE_STATUS or error.type in ("overloaded_error", "rate_limit_error"),
-            retry_after_s=retry_after(error.response),
-            kind=kind_of(status),
-        )
+
+def _status_of(error: Any) -> int | None:
+    """The HTTP status; an error in the middle of a stream has 200, and its type says what it is."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int) and status >= 400:
+        return status
+    return _STATUS_OF_TYPE.get(getattr(error, "type", None) or "")
 
 
 class _StreamReader:
@@ -300,6 +236,9 @@ class _StreamReader:
         """The model said why it stopped."""
         return self._reason is not None
 
+    def notes(self) -> Sequence[Delta]:
+        return ()
+
     def finish(self) -> Finish:
         count = self._counts.get
         read, written = count("cache_read_input_tokens", 0), count("cache_creation_input_tokens", 0)
@@ -317,7 +256,7 @@ class _StreamReader:
 
 def build_request(
     model: str,
-    system: str,
+    system: SystemPrompt,
     messages: Sequence[Message],
     tools: Sequence[ToolSpec],
     options: CallOptions,
@@ -325,7 +264,7 @@ def build_request(
 ) -> tuple[dict[str, Any], list[str]]:
     """The arguments of `messages.create` without `stream`, and what had to be changed or left out."""
     warnings: list[str] = []
-    prompts = [system, *(message.text for message in messages if message.role == "system")]
+    prompts = [system.fixed, system.turn, *(message.text for message in messages if message.role == "system")]
     request: dict[str, Any] = {
         "model": model,
         "messages": _messages(messages),
@@ -333,7 +272,7 @@ def build_request(
     }
     if any(prompts):
         request["system"] = [{"type": "text", "text": text} for text in prompts if text]
-        request["system"][-1]["cache_control"] = dict(_CACHED)
+        request["system"][0]["cache_control"] = dict(_CACHED)
     if tools:
         request["tools"] = [
             {"name": tool.name, "description": tool.description, "input_schema": {"type": "object", **tool.schema}}
@@ -407,7 +346,7 @@ def _block(part: TextPart | ReasoningPart | ToolCallPart | ToolResultPart) -> di
                 return {"type": "redacted_thinking", "data": signature}
             return {"type": "thinking", "thinking": text, "signature": signature}
         case ToolCallPart(call_id, name, arguments):
-            return {"type": "tool_use", "id": _id(call_id), "name": name, "input": tool_input(arguments)}
+            return {"type": "tool_use", "id": _id(call_id), "name": tool_name(name), "input": tool_input(arguments)}
     block: dict[str, Any] = {"type": "tool_result", "tool_use_id": _id(part.tool_call_id), "content": part.text}
     return block | {"is_error": True} if part.is_error else block
 

@@ -27,6 +27,18 @@ class ToolSpec:
 
 
 @frozen
+class SystemPrompt:
+    """`fixed` stays the same from turn to turn, so vendors can cache it; `turn` belongs to one turn."""
+
+    fixed: str = ""
+    turn: str = ""
+
+    @property
+    def text(self) -> str:
+        return "\n\n".join(part for part in (self.fixed, self.turn) if part)
+
+
+@frozen
 class CallOptions:
     """Settings of one model call; None leaves the provider's own default."""
 
@@ -119,7 +131,7 @@ class Adapter(Protocol):
     def stream(
         self,
         model: str,
-        system: str,
+        system: SystemPrompt,
         messages: Sequence[Message],
         tools: Sequence[ToolSpec],
         options: CallOptions,

@@ -16,7 +16,8 @@ from attrs import field, frozen
 from agentops.net.retry import retrying
 from agentops.runtime.errors import ProviderFault
 from agentops.runtime.messages import Message
-from agentops.runtime.providers.base import Adapter, CallOptions, Delta, ToolSpec
+from agentops.runtime.providers.base import Adapter, CallOptions, Delta, SystemPrompt, ToolSpec
+from agentops.runtime.providers.breaker import Breaker
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock
 
@@ -64,6 +65,11 @@ class ModelChain:
     models: tuple[BoundModel, ...]
     clock: Clock
     policy: RetryPolicy = field(factory=RetryPolicy)
+    breaker: Breaker = field(init=False, eq=False, repr=False)
+
+    @breaker.default
+    def _make_breaker(self) -> Breaker:
+        return Breaker(self.clock)
 
     @property
     def primary(self) -> BoundModel:
@@ -90,11 +96,17 @@ class TurnModels:
         return self._chain.models[self._index]
 
     async def stream(
-        self, system: str, messages: Sequence[Message], tools: Sequence[ToolSpec], options: CallOptions
+        self, system: SystemPrompt, messages: Sequence[Message], tools: Sequence[ToolSpec], options: CallOptions
     ) -> AsyncGenerator[Delta | Switched, None]:
         """One model call with retries and fallbacks. Raises the last model's ProviderFault."""
+        breaker = self._chain.breaker
         while True:
             shown = False
+            label = self.current.label
+            pause_s = breaker.pause_s(label)
+            if pause_s and self._has_next:
+                yield self._switch(f"{label} failed repeatedly; it is asked again in {pause_s:.0f} s", restarted=False)
+                continue
             try:
                 first, rest = await self._open(system, messages, tools, options)
                 async with aclosing(rest):
@@ -102,17 +114,27 @@ class TurnModels:
                     yield first
                     async for delta in rest:
                         yield delta
+                breaker.answered(label)
                 return
             except ProviderFault as fault:
-                failed = self.current.label
-                if not fault.retryable or self._index + 1 >= len(self._chain.models):
+                if fault.retryable:
+                    breaker.failed(label)
+                if not fault.retryable or not self._has_next:
                     raise
-                self._index += 1
-                log.warning("model.fallback", source=failed, target=self.current.label, kind=fault.kind)
-                yield Switched(failed, self.current.label, str(fault), restarted=shown)
+                yield self._switch(str(fault), restarted=shown)
+
+    @property
+    def _has_next(self) -> bool:
+        return self._index + 1 < len(self._chain.models)
+
+    def _switch(self, error: str, *, restarted: bool) -> Switched:
+        source = self.current.label
+        self._index += 1
+        log.warning("model.fallback", source=source, target=self.current.label, error=error)
+        return Switched(source, self.current.label, error, restarted)
 
     async def _open(
-        self, system: str, messages: Sequence[Message], tools: Sequence[ToolSpec], options: CallOptions
+        self, system: SystemPrompt, messages: Sequence[Message], tools: Sequence[ToolSpec], options: CallOptions
     ) -> tuple[Delta, AsyncGenerator[Delta, None]]:
         """The first delta and the rest of a stream, with retries until the first delta is there."""
         bound, policy = self.current, self._chain.policy
@@ -138,4 +160,6 @@ class TurnModels:
     def _worth_retrying(self, error: BaseException) -> bool:
         if not isinstance(error, ProviderFault) or not error.retryable:
             return False
+        if error.kind == "timeout" and error.status is None and self._has_next:
+            return False  # it took minutes already, and somebody else can be asked
         return error.retry_after_s is None or error.retry_after_s <= self._chain.policy.max_s

@@ -141,6 +141,7 @@ class AdapterFactory:
                 api_key="" if provider.oauth2 else key,
                 key_source=key_source,
                 http_client=self._http_client(timeout=TIMEOUT, auth=self._auth(provider)),
+                clock=self._clock,
                 organization=provider.organization,
                 project=provider.project,
                 headers=(OPENROUTER_HEADERS if provider.type == "openrouter" else {}) | provider.headers,
@@ -163,6 +164,7 @@ class AdapterFactory:
                 api_key=key,
                 key_source=key_source,
                 http_client=self._http_client(timeout=TIMEOUT, auth=self._auth(provider)),
+                clock=self._clock,
                 headers=provider.headers,
                 defaults=provider.call_defaults.get("anthropic", {}),
             )

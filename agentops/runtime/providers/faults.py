@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
-import httpx2
 import orjson
 
 RETRYABLE_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
@@ -35,19 +40,28 @@ def detail(body: object, otherwise: object) -> str:
     return short(otherwise)
 
 
-def retry_after(response: httpx2.Response) -> float | None:
-    """Seconds the provider asks to wait, or None."""
-    value = response.headers.get("retry-after")
-    try:
-        return max(0.0, float(value)) if value else None
-    except ValueError:  # an HTTP date: the backoff is good enough
-        return None
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds the provider asks to wait (`Retry-After-Ms`, `Retry-After` in seconds or as an HTTP date), or None."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name, "")
+        with suppress(ValueError):
+            seconds = float(value) * unit_s
+            return max(0.0, seconds) if math.isfinite(seconds) else None
+        with suppress(ValueError):
+            at = parsedate_to_datetime(value)
+            return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
+    return None
 
 
 def short(error: object) -> str:
     """One line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:299] + "…"
+
+
+def tool_name(name: str) -> str:
+    """A name the model wrote in a form its vendor takes back: an invented one must not spoil the conversation."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64] or "unnamed"
 
 
 def tool_input(text: str) -> dict[str, Any]:

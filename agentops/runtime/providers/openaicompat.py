@@ -7,13 +7,13 @@ The SDK's own retries are off: `chain` decides, because it knows whether a byte 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import orjson
 
 from agentops.api.runs import Usage
-from agentops.runtime.errors import ProviderAuthFault, ProviderFault, ProviderReplyFault
 from agentops.runtime.messages import Message, TextPart, ToolCallPart, ToolResultPart
 from agentops.runtime.providers.base import (
     CallOptions,
@@ -23,16 +23,21 @@ from agentops.runtime.providers.base import (
     ProviderWarning,
     ReasoningDelta,
     Source,
+    SystemPrompt,
     TextDelta,
     ToolInputDelta,
     ToolInputStart,
     ToolSpec,
 )
-from agentops.runtime.providers.faults import RETRYABLE_STATUS, detail, kind_of, retry_after, short, tool_input
+from agentops.runtime.providers.calls import VendorCalls
+from agentops.runtime.providers.faults import tool_input, tool_name
 from agentops.telemetry import tracing
+from agentops.values.clock import Clock
 
 if TYPE_CHECKING:
     import openai
+
+VENDOR_URL = "https://api.openai.com/v1"
 
 _FINISH: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -63,6 +68,7 @@ class OpenAICompatAdapter:
         project: str | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        clock: Clock,
         new_id: Callable[[], str],
     ) -> None:
         import openai
@@ -70,8 +76,16 @@ class OpenAICompatAdapter:
         self.provider = provider
         self.kind = kind
         self._openai = openai
-        self._key_source = key_source
-        self._base_url = base_url or "https://api.openai.com/v1"
+        self._calls = VendorCalls(
+            provider,
+            base_url or VENDOR_URL,
+            key_source,
+            openai,
+            clock,
+            "the chat completions format",
+            "check baseURL (it usually ends in /v1)",
+            _status_of,
+        )
         self._extra = dict(extra_body or {})
         self._new_id = new_id
         default_headers = dict(headers or {})
@@ -79,7 +93,7 @@ class OpenAICompatAdapter:
         self._anonymous = not api_key and not any(name.lower() == "authorization" for name in default_headers)
         self._client: openai.AsyncOpenAI = openai.AsyncOpenAI(
             api_key=api_key,
-            base_url=self._base_url,
+            base_url=base_url or VENDOR_URL,
             organization=organization,
             project=project,
             default_headers=default_headers,
@@ -94,78 +108,38 @@ class OpenAICompatAdapter:
     async def stream(
         self,
         model: str,
-        system: str,
+        system: SystemPrompt,
         messages: Sequence[Message],
         tools: Sequence[ToolSpec],
         options: CallOptions,
     ) -> AsyncGenerator[Delta, None]:
         """See `Adapter.stream`."""
         request = self._request(model, system, messages, tools, options)
-        trace_headers: dict[str, str] = {}
-        tracing.inject(trace_headers)
-        headers: dict[str, Any] = dict(trace_headers)
+        headers: dict[str, Any] = {}
+        tracing.inject(headers)
         if self._anonymous:
             headers["Authorization"] = self._openai.Omit()
-        answering = False
-        try:
-            response = await self._client.chat.completions.create(**request, extra_headers=headers)
-            answering = True
-            async with response:
-                reader = _StreamReader(self._new_id)
-                # Warnings are never the first thing of a call that may still be retried.
-                waiting: list[Delta] = [*self._warnings(messages, options)]
-                async for chunk in response:
-                    deltas = reader.feed(chunk)
-                    if deltas and waiting:
-                        deltas, waiting = [*waiting, *deltas], []
-                    for delta in deltas:
-                        yield delta
-                if not reader.finished:  # half an answer must not pass for a whole one
-                    raise self._broken(model, "the stream ended early")
-                for delta in [*waiting, *self._tier_warning(reader.service_tier)]:
-                    yield delta
-                yield reader.finish()
-        except self._openai.APIConnectionError as error:
-            if isinstance(error.__cause__, ProviderFault):  # from our OAuth2, wrapped by the SDK
-                raise error.__cause__ from None
-            if answering:
-                raise self._broken(model, short(error.__cause__ or error)) from error
-            raise self._fault(error, model) from error
-        except self._openai.APIError as error:
-            raise self._fault(error, model) from error
-        except httpx2.HTTPError as error:
-            raise self._broken(model, short(error)) from error
-        except orjson.JSONDecodeError as error:
-            raise self._bad_reply(model, error) from error
-        except ValueError as error:  # the SDK's decoder: json.JSONDecodeError is a ValueError
-            raise self._bad_reply(model, error) from error
-
-    def _broken(self, model: str, how: str) -> ProviderFault:
-        return ProviderFault(
-            f"provider {self.provider} ({self._base_url}): the answer of model {model} broke off: {how}",
-            provider=self.provider,
-            model=model,
-            retryable=True,
-            kind="connection_error",
+        reader = _StreamReader(self._new_id, self._tier_warning)
+        completions = self._client.chat.completions
+        deltas = self._calls.stream(
+            model,
+            lambda: completions.create(**request, extra_headers=headers),
+            reader,
+            self._warnings(messages, options),
         )
-
-    def _bad_reply(self, model: str, error: Exception) -> ProviderReplyFault:
-        return ProviderReplyFault(
-            f"provider {self.provider}: {self._base_url} did not answer in the chat completions format "
-            f"({short(error)}); check baseURL (it usually ends in /v1)",
-            provider=self.provider,
-            model=model,
-        )
+        async with aclosing(deltas):
+            async for delta in deltas:
+                yield delta
 
     def _request(
         self,
         model: str,
-        system: str,
+        system: SystemPrompt,
         messages: Sequence[Message],
         tools: Sequence[ToolSpec],
         options: CallOptions,
     ) -> dict[str, Any]:
-        wire = [{"role": "system", "content": system}] if system else []
+        wire = [{"role": "system", "content": system.text}] if system.text else []
         for message in messages:
             wire.extend(_message_to_wire(message))
         request: dict[str, Any] = {
@@ -211,74 +185,25 @@ class OpenAICompatAdapter:
             return []
         return [ProviderWarning(f"provider {self.provider}: served in tier {served}, not in {wanted} (serviceTier)")]
 
-    def _fault(self, error: openai.APIError, model: str) -> ProviderFault:
-        """The SDK's exception as ours: one sentence naming provider, endpoint and fix."""
-        where = f"provider {self.provider} ({self._base_url})"
-        if isinstance(error, self._openai.APITimeoutError):
-            return ProviderFault(
-                f"{where}: no answer in time from model {model}",
-                provider=self.provider,
-                model=model,
-                retryable=True,
-                kind="timeout",
-            )
-        if isinstance(error, self._openai.APIConnectionError):
-            cause = short(error.__cause__ or error)
-            return ProviderFault(
-                f"{where}: cannot connect: {cause}; check the provider's baseURL and that it is up",
-                provider=self.provider,
-                model=model,
-                retryable=True,
-                kind="connection_error",
-            )
-        if not isinstance(error, self._openai.APIStatusError):  # an error object inside the stream
-            status = _status_in_body(error)
-            return ProviderFault(
-                f"{where}: model {model} failed: {short(error)}",
-                provider=self.provider,
-                model=model,
-                status=status,
-                retryable=status is None or status in RETRYABLE_STATUS,
-                kind=kind_of(status),
-            )
-        status = error.status_code
-        if status in (401, 403):
-            return ProviderAuthFault(
-                f"{where} refused the credentials (HTTP {status}): set a valid key in {self._key_source}",
-                provider=self.provider,
-                model=model,
-                status=status,
-                kind="auth_error",
-            )
-        hint = f"; check that model {model} exists there and baseURL is right" if status == 404 else ""
-        return ProviderFault(
-            f"{where}: HTTP {status} from model {model}: {detail(error.body, error.message)}{hint}",
-            provider=self.provider,
-            model=model,
-            status=status,
-            retryable=status in RETRYABLE_STATUS,
-            retry_after_s=retry_after(error.response),
-            kind=kind_of(status),
-        )
-
 
 class _StreamReader:
     """Chunks in, deltas out. Keeps which tool call an index belongs to, because only the first
     chunk of a call carries its id, and some servers send no id at all or restart the index."""
 
-    def __init__(self, new_id: Callable[[], str]) -> None:
+    def __init__(self, new_id: Callable[[], str], tier_warning: Callable[[str | None], list[ProviderWarning]]) -> None:
         self._new_id = new_id
+        self._tier_warning = tier_warning
         self._calls: dict[int, str] = {}
         self._seen: set[str] = set()
         self._reason: FinishReason | None = None
         self._usage = Usage()
         self._response_id = ""
         self._sources = 0
-        self.service_tier: str | None = None
+        self._service_tier: str | None = None
 
     def feed(self, chunk: Any) -> list[Delta]:
         self._response_id = getattr(chunk, "id", None) or self._response_id
-        self.service_tier = getattr(chunk, "service_tier", None) or self.service_tier
+        self._service_tier = getattr(chunk, "service_tier", None) or self._service_tier
         if getattr(chunk, "usage", None) is not None:
             self._usage = _usage(chunk.usage)
         deltas: list[Delta] = []
@@ -324,6 +249,9 @@ class _StreamReader:
         """The model said why it stopped."""
         return self._reason is not None
 
+    def notes(self) -> Sequence[Delta]:
+        return self._tier_warning(self._service_tier)
+
     def finish(self) -> Finish:
         reason: FinishReason = self._reason or "unknown"
         if self._calls and reason in ("stop", "unknown"):  # servers that say stop although they called a tool
@@ -346,7 +274,10 @@ def _message_to_wire(message: Message) -> list[dict[str, Any]]:
             {
                 "id": call.tool_call_id,
                 "type": "function",
-                "function": {"name": call.tool_name, "arguments": orjson.dumps(tool_input(call.input)).decode()},
+                "function": {
+                    "name": tool_name(call.tool_name),
+                    "arguments": orjson.dumps(tool_input(call.input)).decode(),
+                },
             }
             for call in calls
         ]
@@ -368,7 +299,10 @@ def _usage(usage: Any) -> Usage:
     )
 
 
-def _status_in_body(error: openai.APIError) -> int | None:
-    body = error.body
-    code = body.get("code") if isinstance(body, dict) else None
+def _status_of(error: Any) -> int | None:
+    """The HTTP status, or for an error object inside the stream its `code`, which some servers make a status."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int) and status >= 400:
+        return status
+    code = error.body.get("code") if isinstance(error.body, dict) else None
     return int(code) if isinstance(code, int | str) and str(code).isdigit() else None

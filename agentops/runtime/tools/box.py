@@ -17,6 +17,7 @@ from opentelemetry.trace import Status, StatusCode
 from agentops.runtime.errors import ToolFault
 from agentops.runtime.metrics import RuntimeMetrics
 from agentops.runtime.providers.base import ToolSpec
+from agentops.runtime.spans import content
 from agentops.runtime.tools.base import Progress, ShowingTool, Tool, ToolOutput, check_arguments
 from agentops.runtime.tools.output import cut, spill
 from agentops.runtime.tools.sandbox import Sandbox
@@ -92,6 +93,7 @@ class ToolBox:
             "tool.type": tool.kind if tool else "unknown",
         }
         with self._tracer.start_as_current_span(f"tool.execute: {label}", attributes=attributes) as span:
+            content(span, "gen_ai.tool.input", arguments)
             try:
                 output = await self._run(tool, name, arguments, progress)
                 outcome = ToolOutcome(self._fit(call_id, output), False, _metadata(output.metadata))
@@ -104,6 +106,7 @@ class ToolBox:
             milliseconds = round((self._clock.boottime() - started) * 1000)
             span.set_attribute("tool.duration_ms", milliseconds)
             span.set_attribute("tool.error", outcome.is_error)
+            content(span, "gen_ai.tool.output", outcome.text)
             if outcome.is_error:
                 span.set_status(Status(StatusCode.ERROR))
         self._metrics.tool_called(label, "error" if outcome.is_error else "ok")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from agentops.runtime.providers.base import (
     ReasoningDelta,
     ReasoningSignature,
     Source,
+    SystemPrompt,
     TextDelta,
     ToolInputDelta,
     ToolInputStart,
@@ -53,13 +56,34 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+class Stopped(LoopClock):
+    """A clock that stands still."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._seconds)
+
+
 @asynccontextmanager
-async def adapter(tmp_path: Path, kind: str, script: Any, **fields: Any) -> AsyncIterator[tuple[Adapter, Any]]:
-    """An adapter of that type and a function that gives the requests the model saw."""
+async def adapter(
+    tmp_path: Path, kind: str, script: Any, *, read_timeout_s: float = 60, now: float | None = None, **fields: Any
+) -> AsyncIterator[tuple[Adapter, Any]]:
+    """An adapter of that type and a function that gives the requests the model saw.
+
+    `now` stops its clock, so many seconds after the beginning of 2026.
+    """
     async with scripted_model(tmp_path, script) as client:
         config = ProviderConfig(name="p", type=kind, base_url=f"{client.base_url}/v1", api_key_env="KEY", **fields)
         ids = itertools.count(1)
-        built = AdapterFactory({"KEY": "sk-1"}, http_client, LoopClock(), lambda: f"new{next(ids)}").adapter(config)
+        clock = LoopClock() if now is None else Stopped(now)
+
+        def http(**options: Any) -> httpx2.AsyncClient:
+            return http_client(**{**options, "timeout": httpx2.Timeout(60, read=read_timeout_s)})
+
+        built = AdapterFactory({"KEY": "sk-1"}, http, clock, lambda: f"new{next(ids)}").adapter(config)
 
         async def requests() -> list[dict[str, Any]]:
             return [orjson.loads(line) for line in (await client.get("/requests")).text.splitlines()]
@@ -73,7 +97,7 @@ async def adapter(tmp_path: Path, kind: str, script: Any, **fields: Any) -> Asyn
 async def ask(
     model: Adapter,
     messages: Sequence[Message] = (user("go"),),
-    system: str = "Be brief.",
+    system: SystemPrompt = SystemPrompt("Be brief."),
     options: CallOptions | None = None,
 ) -> list[Delta]:
     stream = model.stream("m", system, messages, (BASH, READ), options or CallOptions())
@@ -198,6 +222,196 @@ async def test_invalid_tool_json_reaches_the_caller_and_goes_back_as_an_object(t
         )
         assert text_of(await ask(model, history)) == "Sorry."
         assert "malformed" in orjson.dumps((await requests())[-1]).decode()
+
+
+# ---- What goes wrong, the same for every provider
+
+
+def sse(*events: Any) -> str:
+    """Events as a stream; strings are lines of their own."""
+
+    def written(event: Any) -> str:
+        if isinstance(event, str):
+            return event
+        return f"event: {event.get('type', 'message')}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
+
+    return "".join(map(written, events))
+
+
+def plain_answer(kind: str, text: str, *, usage: bool = True) -> str:
+    """A whole answer in the vendor's format, as it stands on the wire."""
+    if kind == "anthropic":
+        counts = {"usage": {"input_tokens": 3, "output_tokens": 1}} if usage else {}
+        message = {"id": "m1", "type": "message", "role": "assistant", "model": "m", "content": [], **counts}
+        return sse(
+            {"type": "message_start", "message": message},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, **counts},
+            {"type": "message_stop"},
+        )
+    counts = {"usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}} if usage else {}
+    return sse(
+        {"id": "c1", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+        {"id": "c1", "choices": []},
+        {"id": "c1", "choices": [{"index": 0, "delta": {"content": text}}]},
+        {"id": "c1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], **counts},
+        "data: [DONE]\n\n",
+    )
+
+
+def calls_answer(kind: str, *calls: tuple[int, str, str, str]) -> str:
+    """Tool calls `(index, id, name, arguments)` in the vendor's format."""
+    if kind == "anthropic":
+        blocks: list[Any] = []
+        for index, call_id, name, arguments in calls:
+            delta = {"type": "input_json_delta", "partial_json": arguments}
+            block = {"type": "tool_use", "id": call_id, "name": name, "input": {}}
+            blocks += [
+                {"type": "content_block_start", "index": index, "content_block": block},
+                {
+                    "type": "content_block_delta",
+                    "index": index,
+                    "delta": delta,
+                },
+                {"type": "content_block_stop", "index": index},
+            ]
+        usage = {"input_tokens": 3, "output_tokens": 1}
+        message = {"id": "m1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
+        end = {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": usage}
+        return sse({"type": "message_start", "message": message}, *blocks, end, {"type": "message_stop"})
+    chunks = [
+        {"id": "c1", "choices": [{"index": 0, "delta": {"tool_calls": [
+            {"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}]}}]}
+        for index, call_id, name, arguments in calls
+    ]  # fmt: skip
+    return sse(
+        *chunks, {"id": "c1", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}, "data: [DONE]\n\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "named", "retryable", "says"),
+    [
+        (400, "bad_request", False, "HTTP 400"),
+        (403, "auth_error", False, "environment variable KEY"),
+        (404, "not_found", False, "check that model m exists there"),
+        (408, "timeout", True, "HTTP 408"),
+        (409, "bad_request", True, "HTTP 409"),
+        (413, "too_long", False, "contextWindow"),
+        (422, "bad_request", False, "HTTP 422"),
+        (503, "server_error", True, "HTTP 503"),
+        (504, "timeout", True, "HTTP 504"),
+    ],
+)
+async def test_a_status_says_what_to_do(
+    tmp_path: Path, kind: str, status: int, named: str, retryable: bool, says: str
+) -> None:
+    async with adapter(tmp_path, kind, [{"error": {"status": status}}, {"text": "not asked twice"}]) as (
+        model,
+        requests,
+    ):
+        with pytest.raises(ProviderFault, match=says) as caught:
+            await ask(model)
+        assert len(await requests()) == 1
+    assert (caught.value.status, caught.value.kind, caught.value.retryable) == (status, named, retryable)
+    assert "provider p (http://" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.",
+        "prompt is too long: 208310 tokens > 200000 maximum",
+        "the request exceeds the available context size, try increasing it",
+    ],
+)
+async def test_a_conversation_that_does_not_fit_is_told_apart(tmp_path: Path, kind: str, message: str) -> None:
+    error = {"type": "invalid_request_error", "message": message}
+    body = {"type": "error", "error": error} if kind == "anthropic" else {"error": error}
+    async with adapter(tmp_path, kind, [{"error": {"status": 400, "body": body}}]) as (model, _):
+        with pytest.raises(ProviderFault) as caught:
+            await ask(model)
+    assert (caught.value.kind, caught.value.retryable) == ("too_long", False)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "Thu, 01 Jan 2026 00:01:00 GMT"}, 60.0),
+        ({"retry-after": "Wed, 01 Jan 2020 00:00:00 GMT"}, 0.0),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+    ],
+)
+async def test_how_long_a_provider_asks_to_wait(
+    tmp_path: Path, kind: str, headers: dict[str, str], seconds: float | None
+) -> None:
+    async with adapter(tmp_path, kind, [{"error": {"status": 429, "headers": headers}}], now=0.0) as (model, _):
+        with pytest.raises(ProviderFault) as caught:
+            await ask(model)
+    assert caught.value.retry_after_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("turn", "says"),
+    [({"hang": True}, "gave no answer in time"),
+     ({"text": ["Half of", " it"], "breaks": {"after": 1, "with": "hang"}}, "went silent in the middle")],
+)  # fmt: skip
+async def test_a_model_that_goes_silent_is_a_timeout(tmp_path: Path, kind: str, turn: Any, says: str) -> None:
+    async with adapter(tmp_path, kind, [turn], read_timeout_s=0.3) as (model, _):
+        with pytest.raises(ProviderFault, match=says) as caught:
+            await ask(model)
+    assert (caught.value.kind, caught.value.retryable, caught.value.status) == ("timeout", True, None)
+
+
+@pytest.mark.parametrize("body", ["data: {not json\n\n", "<html>hello</html>", "", "\x00\x01\x02"])
+async def test_an_answer_that_is_none_is_a_fault(tmp_path: Path, kind: str, body: str) -> None:
+    async with adapter(tmp_path, kind, [{"raw": {"body": body}}]) as (model, _):
+        with pytest.raises(ProviderFault, match=r"did not answer in|broke off"):
+            await ask(model)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+async def test_characters_cut_between_packets_are_whole(tmp_path: Path, kind: str, size: int) -> None:
+    text = "añ🙂漢字" * 4
+    async with adapter(tmp_path, kind, [{"raw": {"body": plain_answer(kind, text), "slice": size}}]) as (model, _):
+        assert text_of(await ask(model)) == text
+
+
+async def test_one_piece_may_be_a_mebibyte(tmp_path: Path, kind: str) -> None:
+    text = "0123456789abcdé " * (1 << 16)
+    async with adapter(tmp_path, kind, [{"echo": "user", "chunk_chars": len(text)}]) as (model, _):
+        deltas = await ask(model, [user(text)])
+    assert text_of(deltas) == text
+
+
+async def test_an_answer_without_usage_counts_nothing(tmp_path: Path, kind: str) -> None:
+    body = plain_answer(kind, "hi", usage=False)
+    async with adapter(tmp_path, kind, [{"raw": {"body": body}}]) as (model, _):
+        deltas = await ask(model)
+    assert (text_of(deltas), finish_of(deltas).usage, finish_of(deltas).reason) == ("hi", Usage(), "stop")
+
+
+async def test_calls_without_a_name_arrive_and_go_back_with_one(tmp_path: Path, kind: str) -> None:
+    body = calls_answer(kind, (0, "c1", "", "{}"), (1, "c2", "functions.bash", "{}"))
+    async with adapter(tmp_path, kind, [{"raw": {"body": body}}, {"text": "ok"}]) as (model, requests):
+        assert [name for name, _ in calls_of(await ask(model))] == ["", "functions.bash"]
+        parts = (ToolCallPart("c1", "", "{}"), ToolCallPart("c2", "functions.bash", "{}"))
+        results = tuple(ToolResultPart(part.tool_call_id, part.tool_name, "unknown", is_error=True) for part in parts)
+        await ask(model, (user("go"), Message("assistant", parts), Message("tool", results)))
+        sent = orjson.dumps((await requests())[-1]["body"]["messages"]).decode()
+    assert '"name":"unnamed"' in sent
+    assert '"name":"functions_bash"' in sent
+
+
+async def test_calls_under_one_index_or_id_stay_apart(tmp_path: Path, kind: str) -> None:
+    body = calls_answer(kind, (0, "c1", "bash", '{"command":"a"}'), (0, "c2", "read", '{"path":"b"}'))
+    async with adapter(tmp_path, kind, [{"raw": {"body": body}}]) as (model, _):
+        assert calls_of(await ask(model)) == [("bash", '{"command":"a"}'), ("read", '{"path":"b"}')]
 
 
 # ---- Anthropic

@@ -11,7 +11,7 @@ import pytest
 import trio.testing
 
 from agentops.runtime.messages import Message
-from agentops.runtime.providers.base import CallOptions, Delta, ToolSpec
+from agentops.runtime.providers.base import CallOptions, Delta, SystemPrompt, ToolSpec
 from agentops.runtime.tools.workspace import Workspace
 from agentops.values.clock import LoopClock
 
@@ -47,12 +47,12 @@ class ScriptedAdapter:
     def __init__(self, provider: str, *scripts: Sequence[Any]) -> None:
         self.provider = provider
         self.scripts = list(scripts)
-        self.calls: list[tuple[str, str, list[Message], list[ToolSpec]]] = []
+        self.calls: list[tuple[str, SystemPrompt, list[Message], list[ToolSpec]]] = []
 
     async def stream(
         self,
         model: str,
-        system: str,
+        system: SystemPrompt,
         messages: Sequence[Message],
         tools: Sequence[ToolSpec],
         options: CallOptions,

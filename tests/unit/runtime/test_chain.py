@@ -9,7 +9,8 @@ import pytest
 
 from agentops.runtime.errors import ProviderAuthFault, ProviderFault
 from agentops.runtime.messages import user
-from agentops.runtime.providers.base import CallOptions, Finish, TextDelta
+from agentops.runtime.providers.base import CallOptions, Finish, SystemPrompt, TextDelta
+from agentops.runtime.providers.breaker import FAILURES, PAUSE_S
 from agentops.runtime.providers.chain import BoundModel, ModelChain, RetryPolicy, Switched
 from agentops.values.clock import LoopClock
 
@@ -24,7 +25,7 @@ def overloaded(**fields: Any) -> ProviderFault:
 
 async def ask(chain: ModelChain) -> list[Any]:
     turn = chain.turn()
-    return [delta async for delta in turn.stream("sys", [user("x")], [], CallOptions())]
+    return [delta async for delta in turn.stream(SystemPrompt("sys"), [user("x")], [], CallOptions())]
 
 
 async def test_a_passing_failure_is_asked_again(scripted: Any) -> None:
@@ -39,6 +40,42 @@ async def test_the_last_failure_is_raised_when_retries_are_used_up(scripted: Any
         await ask(ModelChain((BoundModel(adapter, "m"),), LoopClock()))
 
 
+async def test_a_model_that_keeps_failing_is_passed_over_for_a_while(scripted: Any) -> None:
+    first = scripted("p", *[[overloaded()]] * (FAILURES + 1), OK)
+    second = scripted("q", *[OK] * (FAILURES + 2))
+    clock, policy = LoopClock(), RetryPolicy(max_retries=0)
+    chain = ModelChain((BoundModel(first, "m"), BoundModel(second, "n")), clock, policy)
+    for _ in range(FAILURES):
+        await ask(chain)
+    switched, *_ = await ask(chain)
+    assert "failed repeatedly" in switched.error
+    assert len(first.calls) == FAILURES
+    await clock.sleep(PAUSE_S)
+    await ask(chain)
+    assert len(first.calls) == FAILURES + 1, "after the pause it is tried once"
+    await clock.sleep(PAUSE_S)
+    assert await ask(chain) == list(OK)
+    assert chain.breaker.pause_s("p/m") == 0
+
+
+async def test_a_model_without_a_fallback_is_always_asked(scripted: Any) -> None:
+    adapter = scripted("p", *[[overloaded()]] * FAILURES, OK)
+    chain = ModelChain((BoundModel(adapter, "m"),), LoopClock(), RetryPolicy(max_retries=0))
+    for _ in range(FAILURES):
+        with pytest.raises(ProviderFault):
+            await ask(chain)
+    assert await ask(chain) == list(OK)
+
+
+async def test_a_model_that_is_silent_is_not_waited_for_again_when_another_can_answer(scripted: Any) -> None:
+    silent = ProviderFault("no answer", provider="p", retryable=True, kind="timeout")
+    first, second = scripted("p", [silent]), scripted("q", OK)
+    await ask(ModelChain((BoundModel(first, "m"), BoundModel(second, "n")), LoopClock()))
+    assert len(first.calls) == 1
+    alone = scripted("p", [silent], OK)
+    assert await ask(ModelChain((BoundModel(alone, "m"),), LoopClock())) == list(OK)
+
+
 async def test_a_refusal_is_neither_retried_nor_handed_on(scripted: Any) -> None:
     first = scripted("p", [ProviderAuthFault("bad key", provider="p", status=401)])
     second = scripted("q", OK)
@@ -51,9 +88,9 @@ async def test_the_fallback_gets_the_same_messages_and_stays_for_the_turn(script
     first, second = scripted("p", *[[overloaded()]] * 3), scripted("q", OK, OK)
     chain = ModelChain((BoundModel(first, "m"), BoundModel(second, "n")), LoopClock())
     turn = chain.turn()
-    deltas = [delta async for delta in turn.stream("sys", [user("x")], [], CallOptions())]
+    deltas = [delta async for delta in turn.stream(SystemPrompt("sys"), [user("x")], [], CallOptions())]
     assert deltas == [Switched("p/m", "q/n", "overloaded", restarted=False), *OK]
-    assert [delta async for delta in turn.stream("sys", [user("y")], [], CallOptions())] == list(OK)
+    assert [delta async for delta in turn.stream(SystemPrompt("sys"), [user("y")], [], CallOptions())] == list(OK)
     assert turn.current.label == "q/n"
     assert first.calls[0][1:] == second.calls[0][1:]
     assert chain.turn().current.label == "p/m"

@@ -14,9 +14,9 @@ from agentops.runtime.context import (
 
 
 def test_the_parts_come_in_order_with_and_without_a_system_prompt() -> None:
-    assert SystemText("P", "S", "F").render("M", "R") == "P\n\nS\n\nF\n\nM\n\nR"
-    assert SystemText("P", "", "").render("M", "") == "P\n\nM"
-    assert SystemText().render() == ""
+    assert SystemText("P", "S", "F").render("M", "R").text == "P\n\nS\n\nF\n\nM\n\nR"
+    assert SystemText("P", "", "").render("M", "").text == "P\n\nM"
+    assert SystemText().render().text == ""
 
 
 def test_the_memory_block_lists_sessions_then_observations() -> None:

@@ -13,7 +13,7 @@ from agentops.api.runs import Usage
 from agentops.runtime.budget import plan
 from agentops.runtime.errors import ProviderFault
 from agentops.runtime.events import Emitter, EventLog, Numbering
-from agentops.runtime.messages import ReasoningPart, ToolResultPart
+from agentops.runtime.messages import Message, ReasoningPart, TextPart, ToolResultPart
 from agentops.runtime.metrics import RuntimeMetrics
 from agentops.runtime.providers.base import (
     CallOptions,
@@ -21,6 +21,7 @@ from agentops.runtime.providers.base import (
     ReasoningDelta,
     ReasoningSignature,
     Source,
+    SystemPrompt,
     TextDelta,
     ToolInputDelta,
     ToolInputStart,
@@ -69,7 +70,14 @@ def make(workspace: Workspace, clock: LoopClock, new_id: Callable[[], str], scri
             session_id="sre", run="r", clock=clock, numbering=Numbering(), broadcast=EventLog(100), log=log
         )
         budget = plan(window=1000, fraction=0.75, system="", tool_count=0, memory="", prompt="x")
-        fields = {"prompt": "x", "system": "", "history": (), "budget": budget, "options": CallOptions(), **setup}
+        fields = {
+            "prompt": "x",
+            "system": SystemPrompt(),
+            "history": (),
+            "budget": budget,
+            "options": CallOptions(),
+            **setup,
+        }
         turn = Turn(
             TurnSetup(**fields),
             chain=ModelChain((BoundModel(adapter, "m"),), clock),
@@ -185,6 +193,25 @@ async def test_what_nobody_will_read_is_said(make: Any) -> None:
     turn, log, _ = make([TextDelta("One."), say, STOP], steering=steering, max_steps=1)
     await turn.run()
     assert "wait" in bodies(log, "warnings")[-1]["warnings"][0]
+
+
+async def test_a_conversation_the_model_cannot_take_is_halved_until_it_fits(make: Any) -> None:
+    roles = ("user", "assistant")
+    history = tuple(Message(role, (TextPart(f"{role} {number}"),)) for number in range(4) for role in roles)
+    too_long = [ProviderFault("too long", provider="p", status=400, kind="too_long")]
+    turn, log, adapter = make(too_long, too_long, [TextDelta("Fits."), STOP], history=history)
+    await turn.run()
+    assert [len(call[2]) for call in adapter.calls] == [9, 5, 3]
+    assert (turn.output, turn.dropped) == ("Fits.", 6)
+    assert types(log)[:4] == ["agent_start", "step_start", "warnings", "warnings"]
+
+
+async def test_a_prompt_the_model_cannot_take_fails(make: Any) -> None:
+    too_long = [ProviderFault("too long", provider="p", status=400, kind="too_long")]
+    turn, _, adapter = make(too_long, too_long, history=(Message("user", (TextPart("x"),)),))
+    with pytest.raises(ProviderFault, match="too long"):
+        await turn.run()
+    assert len(adapter.calls) == 2
 
 
 async def test_a_turn_stops_when_the_conversation_fills_the_budget(make: Any) -> None:

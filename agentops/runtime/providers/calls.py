@@ -1,0 +1,153 @@
+"""What the adapters share: one streaming call through a vendor's SDK, and its failures as our faults.
+
+The vendors' SDKs come from one generator, so their streams and exceptions have the same names. What
+differs (the shape of events, where an error keeps its status) is given in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from types import ModuleType
+from typing import Any, Protocol
+
+import httpx2
+from attrs import field, frozen
+
+from agentops.runtime.errors import ProviderAuthFault, ProviderFault, ProviderReplyFault
+from agentops.runtime.providers.base import Delta, Finish
+from agentops.runtime.providers.faults import RETRYABLE_STATUS, detail, kind_of, retry_after, short
+from agentops.values.clock import Clock
+
+_TOO_LONG = re.compile(
+    r"context[_ ](length|size|window)|maximum context|exceed_context|(prompt|input) is too long|too many tokens",
+    re.IGNORECASE,
+)
+"""How vendors say that the conversation does not fit; only OpenAI gives it a code."""
+
+
+class Reader(Protocol):
+    """Turns a vendor's events into deltas; one for each call."""
+
+    def feed(self, event: Any) -> list[Delta]: ...
+
+    @property
+    def finished(self) -> bool:
+        """The model said why it stopped."""
+        ...
+
+    def finish(self) -> Finish: ...
+
+    def notes(self) -> Sequence[Delta]:
+        """What only the whole answer shows."""
+        ...
+
+
+@frozen
+class VendorCalls:
+    """The calls of one provider account, and how their failures are told.
+
+    `key_source` is what an authentication error tells the user to look at, `format` and `hint` what an
+    answer that is none does. `status_of` finds the status of an error the vendor put inside a stream.
+    """
+
+    provider: str
+    base_url: str
+    key_source: str
+    sdk: ModuleType = field(repr=False)
+    clock: Clock = field(repr=False)
+    format: str
+    hint: str
+    status_of: Callable[[Any], int | None] = field(repr=False)
+
+    async def stream(
+        self, model: str, begin: Callable[[], Awaitable[Any]], reader: Reader, first: Sequence[Delta] = ()
+    ) -> AsyncGenerator[Delta, None]:
+        """The deltas of the response that `begin` opens. `first` goes before the first of them: never alone, because
+        a call that showed nothing may still be retried. Raises ProviderFault."""
+        waiting = list(first)
+        answering = False
+        try:
+            response = await begin()
+            answering = True
+            async with response:
+                async for event in response:
+                    deltas = reader.feed(event)
+                    if deltas and waiting:
+                        deltas, waiting = [*waiting, *deltas], []
+                    for delta in deltas:
+                        yield delta
+                if not reader.finished:  # half an answer must not pass for a whole one
+                    raise self._broken(model, "the stream ended early")
+                for delta in (*waiting, *reader.notes()):
+                    yield delta
+                yield reader.finish()
+        except (self.sdk.APIError, httpx2.HTTPError, ValueError) as error:  # ValueError: the SDK's decoder
+            raise self._fault(error, model, answering) from error
+
+    def _fault(self, error: Any, model: str, answering: bool) -> ProviderFault:
+        sdk = self.sdk
+        cause = error.__cause__
+        if isinstance(cause, ProviderFault):  # from our OAuth2, wrapped by the SDK
+            return cause
+        if isinstance(error, sdk.APITimeoutError | httpx2.TimeoutException) or isinstance(cause, httpx2.ReadTimeout):
+            silent = "went silent in the middle of its answer" if answering else "gave no answer in time"
+            return self._make(f"model {model} {silent}", model, kind="timeout", retryable=True)
+        if isinstance(error, sdk.APIConnectionError | httpx2.HTTPError):
+            if answering:
+                return self._broken(model, short(cause or error))
+            return self._make(
+                f"cannot connect: {short(cause or error)}; check the provider's baseURL and that it is up",
+                model,
+                kind="connection_error",
+                retryable=True,
+            )
+        if not isinstance(error, sdk.APIError) or isinstance(error, sdk.APIResponseValidationError):
+            return ProviderReplyFault(
+                f"{self._where} did not answer in {self.format} ({short(error)}); {self.hint}",
+                provider=self.provider,
+                model=model,
+            )
+        return self._refused(error, model)
+
+    def _refused(self, error: Any, model: str) -> ProviderFault:
+        """The vendor said no: by an HTTP status, or by an error object inside the stream."""
+        status = self.status_of(error)
+        said = detail(error.body, error.message)
+        if status in (401, 403):
+            # A 401 may quote the key; a 403 says what the key may not do.
+            why = f": {said}" if status == 403 else ""
+            return ProviderAuthFault(
+                f"{self._where} refused the credentials (HTTP {status}){why}; set a valid key in {self.key_source}",
+                provider=self.provider,
+                model=model,
+                status=status,
+                kind="auth_error",
+            )
+        what = f"HTTP {status} from model {model}" if status is not None else f"model {model} failed"
+        named = f" ({error.type})" if getattr(error, "type", None) else ""
+        kind, hint = kind_of(status), ""
+        if status == 404:
+            hint = f"; check that model {model} exists there and baseURL is right"
+        elif status == 413 or (status == 400 and _TOO_LONG.search(f"{getattr(error, 'code', '')} {said}")):
+            kind, hint = "too_long", "; set the model's contextWindow if it is smaller than assumed"
+        response = getattr(error, "response", None)
+        return self._make(
+            f"{what}{named}: {said}{hint}",
+            model,
+            kind=kind,
+            status=status,
+            retryable=status is None or status in RETRYABLE_STATUS,
+            retry_after_s=retry_after(response.headers, self.clock.now()) if response is not None else None,
+        )
+
+    def _broken(self, model: str, how: str) -> ProviderFault:
+        text = f"the answer of model {model} broke off: {how}"
+        return self._make(text, model, kind="connection_error", retryable=True)
+
+    @property
+    def _where(self) -> str:
+        return f"provider {self.provider} ({self.base_url})"
+
+    def _make(self, text: str, model: str, **fields: Any) -> ProviderFault:
+        return ProviderFault(f"{self._where}: {text}", provider=self.provider, model=model, **fields)
