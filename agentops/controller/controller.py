@@ -86,7 +86,7 @@ class ControllerStatistics:
 
 
 class Controller:
-    """One reconciler with its queue, sources and workers. Made by `Builder`; `run` once."""
+    """One reconciler with its queue, sources and workers. Made by `Builder`; `run` once, or again after `reset`."""
 
     def __init__(
         self,
@@ -108,14 +108,8 @@ class Controller:
         registry = registry or Registry()
         self._metrics = ControllerMetrics(registry, name)
         self._metrics.max_concurrent.set(self.options.max_concurrent)
-        observer = QueueMetrics(registry, name)
-        limiter = self.options.rate_limiter
-        self.queue: RateLimitingQueue[Request] = (
-            PriorityQueue(limiter, clock=self._clock, observer=observer, oldest_every=self.options.oldest_every)
-            if self.options.priority_queue
-            else RateLimitingQueue(limiter, clock=self._clock, observer=observer)
-        )
-        observer.watch(self.queue)  # type: ignore[arg-type]
+        self._observer = QueueMetrics(registry, name)
+        self.queue = self._new_queue()
         self._sources = list(sources)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._started = self._warm = False
@@ -138,6 +132,16 @@ class Controller:
         """Hand out no more keys; `run` returns when the reconciles in progress have ended."""
         self._stopping = True
         self.queue.shutdown()
+
+    def reset(self) -> None:
+        """Be ready to run again after `run` has ended, with an empty queue; a warm controller listens again at once."""
+        if self._tasks is not None:
+            raise ControllerError(f"controller {self.name!r} runs")
+        self._started = self._stopping = False
+        self.queue = self._new_queue()
+        if self._warm:
+            for source in self._sources:
+                source.start(self._enqueue)
 
     async def warm_up(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Listen to the sources before there are workers, until cancelled: the queue is full when `run` comes."""
@@ -185,6 +189,16 @@ class Controller:
             queue=self.queue.statistics(),
             sources=tuple(source.name for source in self._sources),
         )
+
+    def _new_queue(self) -> RateLimitingQueue[Request]:
+        limiter, observer = self.options.rate_limiter, self._observer
+        queue: RateLimitingQueue[Request] = (
+            PriorityQueue(limiter, clock=self._clock, observer=observer, oldest_every=self.options.oldest_every)
+            if self.options.priority_queue
+            else RateLimitingQueue(limiter, clock=self._clock, observer=observer)
+        )
+        observer.watch(queue)  # type: ignore[arg-type]
+        return queue
 
     # one key
 

@@ -3,13 +3,14 @@
 ### Expected flow
 `acquire` returns when the Lease is ours. `hold` renews it every `retry_period_s` until renewing
 fails for `renew_deadline_s`, then raises LeaderElectionLost. After the leader's work has stopped,
-`release` gives the Lease back, so that the next one need not wait.
+`release` gives the Lease back if it is still ours, so that the next one need not wait. Then all this
+can begin again.
 
 ### Guarantees
 Two processes with this code, however wrong their wall clocks, do not lead at once: a candidate waits
 the record's whole duration after the last change that it saw itself, and a leader stops
-`lease_duration_s - renew_deadline_s` before that. A leader whose event loop is stuck is ended by a
-thread when the lease has run out.
+`lease_duration_s - renew_deadline_s` before that. A leader whose event loop is stuck, or whose work
+has not stopped, is ended by a thread when the lease has run out.
 
 ### Assumptions
 Clocks run at about the same rate. Boot time counts suspend. The work stops when its scope is cancelled.
@@ -29,7 +30,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import orjson
@@ -54,7 +55,8 @@ class LeaderElectionOptions:
     """Which Lease, and how fast. `identity` None is the host name and a fresh uuid.
 
     `lease_duration_s` 15: how long others wait for a silent leader; `renew_deadline_s` 10: how long a
-    leader tries to renew; `retry_period_s` 2. `fence` ends the process when the loop is stuck.
+    leader tries to renew; `retry_period_s` 2. `fence` ends the process when the loop is stuck. `on_lost` says what
+    a manager does without the lease: "exit" ends it, "rejoin" stops the leader's work and campaigns again.
     """
 
     lease_name: str
@@ -66,6 +68,7 @@ class LeaderElectionOptions:
     release_on_cancel: bool = True
     fence: bool = True
     labels: Mapping[str, str] = field(factory=dict)
+    on_lost: Literal["exit", "rejoin"] = "exit"
 
     def __attrs_post_init__(self) -> None:
         if not self.lease_name or not self.namespace:
@@ -75,6 +78,8 @@ class LeaderElectionOptions:
                 f"leader election: lease_duration_s ({self.lease_duration_s:g}) must exceed renew_deadline_s "
                 f"({self.renew_deadline_s:g}), and that {_JITTER} times retry_period_s ({self.retry_period_s:g})"
             )
+        if self.on_lost not in ("exit", "rejoin"):
+            raise BuildError(f"leader election: on_lost is {self.on_lost!r}; it is exit or rejoin")
         if self.lease_duration_s < 1:
             raise BuildError("leader election: lease_duration_s must be at least 1, leases count whole seconds")
 
@@ -170,7 +175,11 @@ class LeaderElector:
             raise
 
     async def release(self) -> None:
-        """Give the lease back. Call it after the leader's work has stopped; bounded, failures are logged only."""
+        """Give the lease back if it is ours. Call it after the leader's work has stopped, however that came about:
+        until then the fence stands. Bounded, failures are logged only.
+        """
+        if self._fence is not None:
+            self._fence.stop()
         if not self._leading:
             return
         self._step_down()
@@ -322,8 +331,6 @@ class LeaderElector:
     def _step_down(self) -> None:
         self._leading = False
         self._gauge.set(0)
-        if self._fence is not None:
-            self._fence.stop()
 
     @property
     def _name(self) -> str:
@@ -356,7 +363,9 @@ class _Fence:
             left_s = self._renewed_at + self._lease_duration_s - self._clock.boottime()
             if left_s <= 0:
                 if not stopped.is_set():
-                    log.error("leader.fenced", why="the event loop is stuck and the lease has run out")
+                    log.error(
+                        "leader.fenced", why="the lease has run out and the event loop is stuck, or the work goes on"
+                    )
                     self._end_process()
                 return
             if stopped.wait(min(left_s, 1.0)):

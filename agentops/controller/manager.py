@@ -5,7 +5,8 @@
 
 Stopping is cancelling `run`: runnables that have `stop()` are asked and may finish within the grace
 period, the rest is cancelled. The first failure of any runnable stops the manager and is raised.
-Losing the lease stops it without grace.
+Losing the lease stops it without grace, or, with `on_lost="rejoin"`, the leader's work only: caches and
+servers go on, and when the lease is won again the same work starts again.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ class _Stoppable(Protocol):
 @define(slots=True, eq=False)
 class _Task:
     name: str
+    runnable: Runnable
     stop: Callable[[], None] | None
     scope: anyio.CancelScope
 
@@ -122,10 +124,15 @@ class _Group:
     def running(self) -> list[str]:
         return [task.name for task in self._tasks]
 
+    @property
+    def runnables(self) -> list[tuple[Runnable, str]]:
+        """What runs now, with its names."""
+        return [(task.runnable, task.name) for task in self._tasks]
+
     async def start(self, root: anyio.abc.TaskGroup, runnable: Runnable, name: str, *, wait: bool) -> None:
         """Start one; with `wait` until it says that it has started, or has failed."""
         owner = getattr(runnable, "__self__", runnable)
-        task = _Task(name, getattr(owner, "stop", None), anyio.CancelScope())
+        task = _Task(name, runnable, getattr(owner, "stop", None), anyio.CancelScope())
         self._tasks.append(task)
         status = _Status()
         root.start_soon(self._run, runnable, task, status, name=name)
@@ -210,7 +217,7 @@ class Manager:
         self._collector = CacheCollector(self.cache)
         self.registry.collect_from(self._collector)
         self.elected = anyio.Event()
-        """Set when this process leads; also without leader election."""
+        """Set when this process leads, also without leader election; another event after the lease was lost."""
         self._events = EventBroadcaster(live, clock=self.clock, rng=self.options.rng)
         self._elector: LeaderElector | None = None
         if self.options.leader_election is not None:
@@ -431,12 +438,30 @@ class Manager:
         elector = self._elector
 
         async def campaign(*, task_status: Any) -> None:
-            await elector.acquire()
-            self.elected.set()
-            await self._start_pending()
-            await elector.hold()
+            while True:
+                await elector.acquire()
+                self.elected.set()
+                await self._start_pending()
+                try:
+                    await elector.hold()
+                except LeaderElectionLost as lost:
+                    if elector.options.on_lost != "rejoin":
+                        raise
+                    await self._stop_leading(elector, lost)
 
         await self._election.start(root, campaign, "leader election", wait=False)
+
+    async def _stop_leading(self, elector: LeaderElector, lost: LeaderElectionLost) -> None:
+        """End the leader's work at once, and keep what was running for when the lease is won again."""
+        log.warning("manager.rejoins", manager=self.options.name, why=str(lost))
+        self.elected = anyio.Event()
+        again = self._leaders.runnables
+        await self._leaders.stop(anyio.current_time())
+        await elector.release()  # it is not ours any more: this lets go of the fence
+        for controller in self._controllers.values():
+            if controller.leader_only:
+                controller.reset()
+        self._pending += [(runnable, True, name) for runnable, name in again]
 
     async def _shut_down(self) -> None:
         """The stop sequence. Only lost leadership cuts it short."""
@@ -451,7 +476,7 @@ class Manager:
         if late and grace_s > 0:  # who allows no time is not told that it was too short
             self._fail("manager", GraceExceeded(f"not stopped within {grace_s:g} s: {', '.join(late)}"))
         await self._election.stop(anyio.current_time())  # renewals last as long as the work, not longer
-        if self._elector is not None and not lost:
+        if self._elector is not None:
             await self._elector.release()
         await self._recording.stop(anyio.current_time())
         await self._events.flush()
