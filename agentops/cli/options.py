@@ -11,6 +11,8 @@ import click
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_AGENT = {"agent.name": "AGENT_NAME", "agent.mode": "AGENT_MODE", "agent.namespace": "AGENT_NAMESPACE"}
+
 
 def role_options(service_name: str) -> Callable[[_F], _F]:
     """Add `--log-format` and `--log-level`, and set up logs and traces before the command runs.
@@ -40,7 +42,8 @@ def role_options(service_name: str) -> Callable[[_F], _F]:
             from agentops.telemetry import logging, tracing
 
             logging.configure(log_format, log_level)
-            provider = tracing.configure(service_name, os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
+            described = {name: os.environ[variable] for name, variable in _AGENT.items() if os.environ.get(variable)}
+            provider = tracing.configure(service_name, os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"), None, **described)
             try:
                 return command(*args, **kwargs)
             finally:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
+from opentelemetry.trace import SpanKind
 
 from agentops.api.codec import WireError, dumps, loads
 from agentops.api.memory import (
@@ -23,10 +25,11 @@ from agentops.api.memory import (
     SessionMessage,
     SessionSummary,
 )
+from agentops.api.runs import RUN_NAME_HEADER
 from agentops.net.errors import UsageError
 from agentops.net.resolve import http_client
 from agentops.telemetry import tracing
-from agentops.telemetry.logging import get_logger
+from agentops.telemetry.logging import bound, get_logger
 
 log = get_logger("clients.memory")
 
@@ -59,6 +62,7 @@ class MemoryClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
+        self._server = urlsplit(self._base_url).hostname or ""
         self._token = token
         self._timeout_s = timeout_s
         self._transport = transport
@@ -114,8 +118,15 @@ class MemoryClient:
         body: Any = None,
     ) -> _T:
         assert self._http is not None, "enter the client first"
-        with self._tracer.start_as_current_span(f"memory.{operation}", attributes={"memory.operation": operation}):
+        with self._tracer.start_as_current_span(
+            f"memory.{operation}",
+            kind=SpanKind.CLIENT,
+            attributes={"memory.operation": operation, "server.address": self._server},
+        ):
             headers = {"Content-Type": "application/json"}
+            run = str(bound().get("run", ""))
+            if run:
+                headers[RUN_NAME_HEADER] = run
             tracing.inject(headers)
             try:
                 if self._token is not None:

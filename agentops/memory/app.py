@@ -7,6 +7,7 @@ counted in `agentops_memory_requests_total{route,code}` by its template, refused
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import anyio
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agentops.api.codec import dumps, to_wire
 from agentops.api.memory import MAX_BODY_BYTES, ContextObservation, SearchHit
 from agentops.api.memory_access import bearer_project
+from agentops.api.runs import RUN_NAME_HEADER
 from agentops.memory import transfer, validation
 from agentops.memory.errors import Forbidden, MemoryServiceError, PayloadTooLarge, RequestTimeout
 from agentops.memory.listing import Page
@@ -29,7 +31,7 @@ from agentops.memory.retention import Retention
 from agentops.memory.store import MemoryStore
 from agentops.net.auth import OPEN_PATHS, BearerAuth
 from agentops.net.serve import Readiness, health_routes
-from agentops.telemetry.logging import get_logger
+from agentops.telemetry.logging import bind, get_logger
 from agentops.telemetry.metrics import Registry
 from agentops.telemetry.tracing import extract, tracer
 from agentops.values.clock import Clock, SystemClock
@@ -38,6 +40,8 @@ log = get_logger("memory.http")
 
 BODY_TIMEOUT_S = 15.0
 """How long a client may take to send one JSON body, or the next piece of an import."""
+
+MAX_RUN_NAME = 253
 
 Handler = Callable[[Request, Span], Awaitable[Response]]
 
@@ -276,7 +280,8 @@ def _traced(operation: str, handler: Handler) -> Callable[[Request], Awaitable[R
             attributes={"memory.operation": operation},
         ) as span:
             try:
-                return await handler(request, span)
+                with _of_run(request):
+                    return await handler(request, span)
             except MemoryServiceError as error:
                 span.set_attribute("error.type", error.kind)
                 span.set_status(Status(StatusCode.ERROR, str(error)))
@@ -310,6 +315,12 @@ def _may_write(request: Request, project: str) -> None:
     holder = _holder(request)
     if holder and project != holder:
         raise Forbidden(f"this bearer is of project {holder!r}, not of {project!r}")
+
+
+def _of_run(request: Request) -> AbstractContextManager[None]:
+    """The run a request was made for, in every line logged meanwhile."""
+    run = request.headers.get(RUN_NAME_HEADER, "")[:MAX_RUN_NAME]
+    return bind(run=run) if run else nullcontext()
 
 
 async def _object(request: Request) -> dict[str, object]:

@@ -169,7 +169,7 @@ class RunFollower:
 
     async def _drive(self, order: _Order) -> None:
         target = order.target
-        with anyio.CancelScope() as scope, bind(run=str(target.request)):
+        with anyio.CancelScope() as scope, bind(run=target.run):
             if self._targets.get(target.uid) is not target:
                 return
             self._scopes[target.uid] = scope

@@ -72,6 +72,11 @@ def bind(**fields: Any) -> Iterator[None]:
         _bound.reset(token)
 
 
+def bound() -> Mapping[str, Any]:
+    """The fields that `bind` added here."""
+    return _bound.get()
+
+
 def configure(format: str = "json", level: str = "info", stream: TextIO | None = None) -> None:
     """Send all logs, other libraries' warnings included, to `stream` (stderr). Replaces earlier handlers."""
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
@@ -86,7 +91,7 @@ def configure(format: str = "json", level: str = "info", stream: TextIO | None =
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     fields = dict(getattr(record, "agentops_fields", {}))
     context = trace.get_current_span().get_span_context()
-    if context.is_valid:
+    if context.is_valid and "trace_id" not in fields:
         fields["trace_id"] = format(context.trace_id, "032x")
         fields["span_id"] = format(context.span_id, "016x")
     return fields

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 _M = TypeVar("_M", bound=MetricWrapperBase)
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for every counter that no dashboard reads; Go's client has none
 
 
 class Registry:

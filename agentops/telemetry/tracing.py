@@ -5,6 +5,7 @@ Context crosses processes as a W3C `traceparent`, in HTTP headers and in the Age
 
 from __future__ import annotations
 
+import os
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ def configure(
 ) -> TracerProvider | None:
     """Install the process's tracer provider. Without `endpoint` and `exporter` nothing is installed.
 
-    `endpoint` is an OTLP/HTTP base URL such as `http://tempo:4318`. Call `shutdown()` on the result
+    `endpoint` is an OTLP/HTTP base URL such as `http://tempo:4318`; OTEL_SERVICE_NAME overrides `service_name`, and
+    `attributes` describe the process further. Call `shutdown()` on the result
     in a thread at exit: it flushes.
     """
     if exporter is None:
@@ -41,7 +43,9 @@ def configure(
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    provider = TracerProvider(resource=Resource.create({"service.name": service_name, **attributes}))
+    named = os.environ.get("OTEL_SERVICE_NAME") or service_name
+    described = {"service.name": named, "service.version": __version__, **attributes}
+    provider = TracerProvider(resource=Resource.create(described))
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=2000))
     trace.set_tracer_provider(provider)
     return provider

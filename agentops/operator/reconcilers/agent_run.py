@@ -275,7 +275,13 @@ class AgentRunReconciler:
         if work.run.status.start_time is not None:
             self._metrics.finished(mode, phase, elapsed_s)
         self._recorder.event(work.obj, "Normal" if result.succeeded else "Warning", result.reason, result.message)
-        log.info("run.finished", run=str(work.request), reason=result.reason, seconds=round(elapsed_s, 3))
+        log.info(
+            "run.finished",
+            run=work.name,
+            reason=result.reason,
+            seconds=round(elapsed_s, 3),
+            **({"trace_id": result.trace_id} if result.trace_id else {}),
+        )
         return await self._keep_for_a_while(work)
 
     async def _store_output(self, work: RunWork, result: RunResult) -> bool:
@@ -315,7 +321,7 @@ class AgentRunReconciler:
             await self._client.delete(AGENT_RUN, work.name, work.namespace, uid=work.uid)
         except NotFound:
             return None
-        log.info("run.expired", run=str(work.request))
+        log.info("run.expired", run=work.name)
         return None
 
     async def _let_go(self, work: RunWork) -> Result | None:

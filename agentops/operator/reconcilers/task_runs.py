@@ -129,7 +129,7 @@ class TaskRuns:
             if error.code >= 500:
                 raise
             await self._take_back(work, f"Job {work.namespace}/{_name(work)} was refused: {error.message}")
-        log.info("task.job-created", run=str(work.request))
+        log.info("task.job-created", run=work.name)
         self._recorder.event(work.obj, "Normal", "Started", f"Made Job {_name(work)}")
         work.draft.set(phase=RunPhase.RUNNING.value)
         return None
