@@ -6,6 +6,7 @@ looked up but tried: one container is started with the very options pods get, an
 
 from __future__ import annotations
 
+import compileall
 import shlex
 import shutil
 import sys
@@ -17,6 +18,7 @@ from typing import Literal, get_args
 import anyio
 from attrs import frozen
 
+import agentops
 from agentops.local.kubelet.bubblewrap import BubblewrapSandbox
 from agentops.local.kubelet.errors import KubeletError, StartError
 from agentops.local.kubelet.exec import run_command
@@ -75,6 +77,7 @@ async def _bubblewrap(state_dir: Path, clock: Clock) -> BubblewrapSandbox:
         sandbox = BubblewrapSandbox(program, state_dir)
         found = await _try(sandbox, state_dir, clock)
         if not found:
+            await anyio.to_thread.run_sync(_compile)
             return sandbox
         reason = reason or found
     if not reason:
@@ -93,6 +96,13 @@ def _programs() -> Iterator[str]:
         pass  # nothing packed with this Python: the system's is all there is
     if found := shutil.which("bwrap"):
         yield found
+
+
+def _compile() -> None:
+    """Byte-compile this package: pods have it read-only, and would each compile it again at every start."""
+    if not sys.dont_write_bytecode:
+        # Best effort: where the package cannot be written, pods only start slower.
+        compileall.compile_dir(Path(agentops.__file__).parent, quiet=2)
 
 
 def _fix() -> str:
