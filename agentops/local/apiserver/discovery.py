@@ -43,7 +43,7 @@ class Discovery:
 
     def root(self, request: Request, *, core: bool) -> Response:
         """/api or /apis."""
-        if "as=APIGroupDiscoveryList" in request.header("accept"):
+        if _asks_for_v2(request):
             body = self._cached("aggregated-core" if core else "aggregated", lambda: self._aggregated(core))
             return _answer(request, body, _AGGREGATED)
         if core:
@@ -51,6 +51,14 @@ class Discovery:
             plain = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": address}
             return _answer(request, orjson.dumps(plain))
         return _answer(request, self._cached("groups", self._group_list))
+
+    def paths(self) -> list[str]:
+        """What / lists."""
+        found = ["/api", "/api/v1", "/apis"]
+        for group, versions in self._registry.groups().items():
+            if group:
+                found += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]
+        return sorted([*found, "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"])
 
     def group(self, request: Request, group: str) -> Response | None:
         """/apis/G."""
@@ -135,6 +143,15 @@ def _sub(resource: Resource, name: str) -> tuple[tuple[str, str, str] | None, tu
     if name == "proxy":
         return (("", "v1", f"{resource.kind.kind}ProxyOptions"), _PROXY_VERBS)
     return _SUBRESOURCES[name]
+
+
+def _asks_for_v2(request: Request) -> bool:
+    """Whether the aggregated form is asked for in the version served; who asks for v2beta1 only gets the plain one."""
+    for choice in request.header("accept").split(","):
+        parameters = {part.strip() for part in choice.split(";")[1:]}
+        if {"g=apidiscovery.k8s.io", "v=v2", "as=APIGroupDiscoveryList"} <= parameters:
+            return True
+    return False
 
 
 def _aggregated(resource: Resource) -> Object:

@@ -34,6 +34,7 @@ from agentops.local.apiserver.crd import CustomResources
 from agentops.local.apiserver.decode import Strictness, decode_object
 from agentops.local.apiserver.deleteoptions import checked
 from agentops.local.apiserver.discovery import Discovery
+from agentops.local.apiserver.health import health
 from agentops.local.apiserver.housekeeping import Housekeeping
 from agentops.local.apiserver.http import (
     Answer,
@@ -84,7 +85,8 @@ VERSION = {
     "minCompatibilityMajor": "1",
     "minCompatibilityMinor": "36",
 }
-_BODY_LIMIT = 3 * 1024 * 1024
+BODY_LIMIT = 3 * 1024 * 1024
+"""Bytes of a request body; what is proxied to pods may be longer."""
 _MAX_ROUNDS = 1000
 _STREAMS = ("attach", "exec", "portforward")
 _admission: ContextVar[RequestAdmission | None] = ContextVar("admission", default=None)
@@ -282,6 +284,15 @@ class ApiServer:
             answer = self._audit.answered(answer, request, user, about, received)
         return answer
 
+    def admits(self, request: Request) -> bool:
+        """Whether who asks is known and may do it, so that its body is worth reading. Logs nothing."""
+        try:
+            about = attributes(request, parse(request.path))
+            self._authorize(self.authenticator.authenticate(request), about)
+        except errors.ApiFailure:
+            return False
+        return True
+
     def _authorize(self, user: User, about: Attributes) -> None:
         asked = [about]
         if about.verb == "get" and about.resource == "pods" and about.subresource in _STREAMS:
@@ -312,7 +323,7 @@ class ApiServer:
             raise errors.PathNotFound
         if route.namespace and not resource.kind.namespaced:
             raise errors.PathNotFound
-        if len(request.body) > _BODY_LIMIT and route.subresource != "proxy":
+        if len(request.body) > BODY_LIMIT and route.subresource != "proxy":
             raise errors.too_large()
         if not resource.storage:
             return self._review(request, resource, route, about, user)
@@ -353,7 +364,7 @@ class ApiServer:
             raise errors.PathNotFound
         head = parts[0] if parts else ""
         if head in ("healthz", "livez", "readyz"):
-            return self._health(request, head)
+            return health(request, head, ready=self.store.is_open)
         match path:
             case "/version":
                 return json_response(VERSION)
@@ -369,7 +380,7 @@ class ApiServer:
             case "/openapi/v2":
                 return self._openapi.v2(request)
             case "/":
-                return json_response({"paths": self._paths()})
+                return json_response({"paths": self._discovery.paths()})
         answer: Response | None = None
         if head == "openapi" and parts[1:2] == ["v3"]:
             if parts[2:3] == ["api"] and len(parts) == 4:
@@ -383,23 +394,6 @@ class ApiServer:
         if answer is None:
             raise errors.PathNotFound
         return answer
-
-    def _health(self, request: Request, name: str) -> Response:
-        ready = self.store.is_open
-        if any(key == "verbose" for key, _ in request.query):
-            mark = "+" if ready else "-"
-            return text_response(
-                f"[{mark}]store {'ok' if ready else 'failed'}\n{name} check passed\n", 200 if ready else 500
-            )
-        return text_response("ok" if ready else f"{name} check failed: the store is not open", 200 if ready else 500)
-
-    def _paths(self) -> list[str]:
-        groups = self.registry.groups()
-        found = ["/api", "/api/v1", "/apis"]
-        for group, versions in groups.items():
-            if group:
-                found += [f"/apis/{group}", *(f"/apis/{group}/{v}" for v in versions)]
-        return sorted([*found, "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"])
 
     # verbs
 

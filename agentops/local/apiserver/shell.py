@@ -16,16 +16,21 @@ from typing import Any
 import anyio
 from aiohttp import WSMsgType, web
 from anyio.abc import TaskStatus
+from attrs import evolve
 
 from agentops.local.apiserver.chaos import Disconnected
+from agentops.local.apiserver.errors import too_large
 from agentops.local.apiserver.http import Answer, Request, Response, Stream, User, WebSocketUpgrade
-from agentops.local.apiserver.server import ApiServer
+from agentops.local.apiserver.server import BODY_LIMIT, ApiServer, failure_response
 from agentops.telemetry.logging import get_logger
 
 log = get_logger("apiserver.shell")
 
-_BODY_LIMIT = 64 * 1024 * 1024
-"""What is read at all; the core refuses more than 3 MiB for everything but proxies."""
+_PROXIED_LIMIT = 64 * 1024 * 1024
+"""Of a body on its way to a pod or Service."""
+
+EARLY_BODY_BYTES = 64 * 1024
+"""A body longer than this, or of a length not told, is read only from those who may do what they ask."""
 
 _MESSAGE_LIMIT = 16 * 1024 * 1024
 """Of one WebSocket message; kubectl's have 32 KiB."""
@@ -60,7 +65,8 @@ async def serve_tls(
     loop = asyncio.get_running_loop()
 
     def make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_BODY_LIMIT)
+        limit = _PROXIED_LIMIT if "/proxy" in message.path else BODY_LIMIT
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
 
     web_server = web.Server(
         handle, request_factory=make_request, access_log=None, keepalive_timeout=75.0, handler_cancellation=True
@@ -80,36 +86,76 @@ async def serve_tls(
 
 
 async def _handle(server: ApiServer, incoming: web.BaseRequest) -> web.StreamResponse:
+    request = _head(incoming)
     try:
-        body = await incoming.read() if incoming.can_read_body else b""
+        if incoming.can_read_body:
+            if _to_be_refused(server, request, incoming):
+                return await _without_body(server, request, incoming)
+            if incoming.headers.get("expect", "").lower() == "100-continue":
+                await incoming.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request = evolve(request, body=await _body(incoming))
+        return await _answer(server, request, incoming)
     except web.HTTPRequestEntityTooLarge:
-        return web.Response(status=413, text="Request entity too large")
+        return _closing(incoming, failure_response(too_large()))
     except web.RequestPayloadError as error:
         return web.Response(status=400, text=f"the request body cannot be read: {error}\n")
+    except Disconnected:
+        return _reset(incoming)
+
+
+def _head(incoming: web.BaseRequest) -> Request:
+    """The request without its body."""
     raw_path = incoming.raw_path.partition("?")[0]
     headers: dict[str, str] = {}
     for name, value in incoming.headers.items():
         lower = name.lower()
         # Repeated headers matter for impersonation only.
         headers[lower] = f"{headers[lower]}\n{value}" if lower == "impersonate-group" and lower in headers else value
-    request = Request(
+    return Request(
         incoming.method,
         raw_path,
         tuple(incoming.rel_url.query.items()),
         headers,
-        body,
+        b"",
         _certificate_user(incoming),
         incoming.remote or "",
     )
-    try:
-        answer: Answer = await server.handle(request)
-        if isinstance(answer, Response):
-            return web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
-        if isinstance(answer, Stream):
-            return await _stream(incoming, answer)
-        return await _upgrade(incoming, answer)
-    except Disconnected:
-        return _reset(incoming)
+
+
+def _to_be_refused(server: ApiServer, request: Request, incoming: web.BaseRequest) -> bool:
+    length = incoming.content_length
+    small = length is not None and length <= EARLY_BODY_BYTES and "expect" not in request.headers
+    return not small and not server.admits(request)
+
+
+async def _body(incoming: web.BaseRequest) -> bytes:
+    """Raises HTTPRequestEntityTooLarge, at once when the length says so."""
+    length, limit = incoming.content_length, incoming.client_max_size
+    if length is not None and length > limit:
+        raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=length)
+    return await incoming.read()
+
+
+async def _without_body(server: ApiServer, request: Request, incoming: web.BaseRequest) -> web.StreamResponse:
+    """The refusal of a request whose body nobody has read: the connection cannot be used again."""
+    answer = await server.handle(request)
+    assert isinstance(answer, Response)
+    return _closing(incoming, answer)
+
+
+def _closing(incoming: web.BaseRequest, answer: Response) -> web.StreamResponse:
+    response = web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
+    response.force_close()
+    return response
+
+
+async def _answer(server: ApiServer, request: Request, incoming: web.BaseRequest) -> web.StreamResponse:
+    answer: Answer = await server.handle(request)
+    if isinstance(answer, Response):
+        return web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
+    if isinstance(answer, Stream):
+        return await _stream(incoming, answer)
+    return await _upgrade(incoming, answer)
 
 
 def _reset(incoming: web.BaseRequest) -> web.StreamResponse:

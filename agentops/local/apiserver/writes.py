@@ -29,6 +29,7 @@ from agentops.local.apiserver.schema import cel
 from agentops.local.apiserver.schema.defaulting import apply_defaults
 from agentops.local.apiserver.schema.structural import MISSING
 from agentops.local.apiserver.schema.validation import required_errors, validate
+from agentops.local.apiserver.size import check_size, refuse_hopeless
 from agentops.local.apiserver.store import Entry, Store
 from agentops.local.apiserver.strategies.base import Context
 from agentops.values.clock import Clock, parse_rfc3339, rfc3339
@@ -36,7 +37,6 @@ from agentops.values.names import random_suffix
 
 Object = dict[str, Any]
 
-_OBJECT_LIMIT = 1_572_864
 _PROTECTED = ("default", "kube-system", "kube-public")
 
 
@@ -118,6 +118,7 @@ class Writer:
         self, resource: Resource, namespace: str, obj: Object, options: WriteOptions, *, applied: bool = False
     ) -> Object:
         kind, strategy = resource.kind, resource.strategy
+        refuse_hopeless(obj)
         meta = obj["metadata"]
         name = meta.get("name") or ""
         if not name:
@@ -201,6 +202,7 @@ class Writer:
             raise errors.not_found(kind.group, kind.plural, name)
         old = self.served(resource, entry)
         new = change(copy.deepcopy(old))
+        refuse_hopeless(new)
         meta, before = new["metadata"], old["metadata"]
         client_managed = meta.get("managedFields") if "managedFields" in meta else None
         self._check_identity(resource, namespace, name, new, old, must_have_revision)
@@ -558,8 +560,8 @@ class Writer:
             meta["resourceVersion"] = str(revision)
             stored["metadata"] = meta
             value = orjson.dumps(_ordered(stored))
-            if len(value) > _OBJECT_LIMIT and not delete:
-                raise errors.too_large(f"etcdserver: request is too large: {len(value)} bytes, at most {_OBJECT_LIMIT}")
+            if not delete:
+                check_size(value)
             return value
 
         return self.store.write(

@@ -11,6 +11,7 @@ from support.apiserver import CONFIG_MAPS, DEPLOYMENTS, PODS, Api, config_map, d
 from agentops.kube import kinds
 from agentops.kube.patches import strategic_merge_patch
 from agentops.local.apiserver.schema.builtin import schema_of
+from agentops.local.apiserver.writes import Writer
 
 pytestmark = pytest.mark.anyio
 
@@ -130,3 +131,21 @@ def test_a_long_strategic_patch_takes_time_by_its_length_not_by_its_square() -> 
     merged = strategic_merge_patch({}, {"spec": {"template": {"spec": spec}}}, schema)
     assert time.process_time() - began < 10
     assert merged["spec"]["template"]["spec"]["containers"] == containers[::-1]
+
+
+async def test_a_pod_that_is_hopelessly_large_is_refused_before_it_is_worked_on(api: Api) -> None:
+    """60,000 containers would take ten seconds to default, validate and own, and be too large then."""
+    body = pod("a", containers=[{"name": f"c{number}", "image": "a"} for number in range(60_000)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "_validate", None)  # nothing validates it
+        reply = await api.post(PODS, body)
+        assert (reply.status, reply.reason) == (413, "RequestEntityTooLarge")
+        small = pod("b")
+        small["spec"]["containers"][0]["env"] = [{"name": f"E{n}", "value": "x"} for n in range(50_000)]
+        assert (await api.post(PODS, small)).status == 413
+
+
+async def test_an_object_full_of_embedded_json_may_be_as_large_as_any(api: Api) -> None:
+    """Colons and quotes inside a value are no fields."""
+    text = '{"a":1},' * 100_000
+    assert (await api.post(CONFIG_MAPS, config_map("a", x=text))).status == 201

@@ -178,3 +178,12 @@ async def test_unacceptable_forms_are_refused(api: Api) -> None:
     assert (reply.status, reply.reason) == (406, "NotAcceptable")
     proto = await api.get(PODS, accept="application/vnd.kubernetes.protobuf,application/json")
     assert proto.headers["content-type"] == "application/json"
+
+
+async def test_who_knows_only_the_beta_form_of_discovery_gets_the_plain_one(api: Api) -> None:
+    """client-go 1.26 to 1.29 would take version 2 for an empty list of groups."""
+    beta = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
+    reply = await api.get("/apis", accept=beta)
+    assert (reply.headers["content-type"], reply.body["kind"]) == ("application/json", "APIGroupList")
+    both = beta.replace("v=v2beta1", "v=v2") + "," + beta
+    assert (await api.get("/apis", accept=both)).body["kind"] == "APIGroupDiscoveryList"
