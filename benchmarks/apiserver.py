@@ -1,6 +1,6 @@
 """The local plane's API server alone, in a process: over TLS on loopback, without controllers and kubelet.
 
-    python -m benchmarks.apiserver DIR [--port P] [--keep]      until SIGTERM
+    python -m benchmarks.apiserver DIR [--port P] [--keep] [--forget]      until SIGTERM
 
 Writes DIR/kubeconfig.yaml when it listens. In memory; with `--keep` in DIR/db.sqlite, to survive a kill.
 """
@@ -26,7 +26,7 @@ from agentops.telemetry import logging
 HOST = "127.0.0.1"
 
 
-async def run(directory: Path, port: int, keep: bool, audit: Path | None) -> None:
+async def run(directory: Path, port: int, keep: bool, forget: bool, audit: Path | None) -> None:
     """Serve until cancelled."""
     pki = ensure_pki(directory / "pki", addresses=[HOST])
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -47,6 +47,8 @@ async def run(directory: Path, port: int, keep: bool, audit: Path | None) -> Non
     context = server_ssl_context(pki.server_cert_path, pki.server_key_path, pki.ca_pem)
     with ApiServer(options) as server:
         server.bootstrap()
+        if forget:
+            server.store.compact(server.store.revision)
         gc.collect()
         gc.freeze()
         async with anyio.create_task_group() as tasks:
@@ -69,10 +71,11 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--forget", action="store_true", help="begin without a history of changes")
     parser.add_argument("--audit", type=Path, help="write every request here")
     args = parser.parse_args()
     logging.configure("text", "warning")
-    run_until_signal(partial(run, args.directory, args.port, args.keep, args.audit))
+    run_until_signal(partial(run, args.directory, args.port, args.keep, args.forget, args.audit))
 
 
 if __name__ == "__main__":

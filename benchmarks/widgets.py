@@ -132,7 +132,8 @@ def add_controller(manager: Manager) -> None:
 
 async def run() -> None:
     """Run on the current cluster until cancelled."""
-    manager = Manager(await load_config(), ManagerOptions(name="widgets", field_manager="widgets", grace_s=5.0))
+    options = ManagerOptions(name="widgets", field_manager="widgets", grace_s=5.0, tune_gc=True)
+    manager = Manager(await load_config(), options)
     add_controller(manager)
     await manager.run()
 

@@ -113,12 +113,12 @@ class WatchOptions:
 
 
 class Sink(Protocol):
-    """Where the copy is kept. Calls are synchronous and must not raise."""
+    """Where the copy is kept. Calls must not raise; while `replaced` lasts there is no other."""
 
     def prepare(self, meta: Meta, raw: bytes) -> Any:
         """What the sink wants to get of one listed object; called once per object, page by page."""
 
-    def replaced(self, items: list[Any], resource_version: str) -> None:
+    async def replaced(self, items: list[Any], resource_version: str) -> None:
         """The collection as of `resource_version`, as `prepare` made it."""
 
     def changed(self, type: str, meta: Meta, raw: bytes) -> None:
@@ -289,7 +289,7 @@ class Reflector:
             return self._failed(Phase.LIST, "list_failed", error)
         self._version, self._version_unavailable = version, False
         self._healthy()
-        self._sink.replaced(items, version)
+        await self._sink.replaced(items, version)
         return _Next(Phase.WATCH, "listed")
 
     async def _list(self) -> tuple[list[Any], str]:
@@ -456,7 +456,7 @@ class Reflector:
                     if event.type == "BOOKMARK":
                         bookmarked = True
                         if self._initial is not None and event.ends_initial_events:
-                            self._complete(event)
+                            await self._complete(event)
                             continue
                     elif event.type == "ERROR":
                         return self._error_event(event)
@@ -476,7 +476,7 @@ class Reflector:
             raise TransportError(f"the watch of {self.target.kind.resource} was cut in the middle of an event")
         return None
 
-    def _complete(self, marker: WatchEvent) -> None:
+    async def _complete(self, marker: WatchEvent) -> None:
         """The streamed list is whole: store it, and go on with the same stream."""
         assert self._initial is not None
         version = marker.meta.resource_version
@@ -487,7 +487,7 @@ class Reflector:
         self._version, self._version_unavailable = version, False
         self._events += 1
         self._healthy()
-        self._sink.replaced(items, version)
+        await self._sink.replaced(items, version)
 
     def _query(self, limit: int | None, token: str, version: str) -> list[tuple[str, str]]:
         shard = [("shardSelector", self.target.shard)] if self.target.shard else []
@@ -547,8 +547,8 @@ class Reflector:
     def _error_event(self, event: WatchEvent) -> _Next:
         error = error_from_status(event.decode())
         if error.code == 410 or error.reason in ("Expired", "Gone"):
-            # with no event since the last list, the server has not what it has just named: do not spin
-            return _Next(Phase.LIST, "expired", wait=not self._events)
+            # with nothing since the last list, the server has not what it has just named: do not spin
+            return _Next(Phase.LIST, "expired", wait=not self._events and self._reason == "listed")
         if isinstance(error, TooManyRequests):
             return self._failed(Phase.WATCH, "throttled", error)
         if error.code == 500 and self._may_rewatch():

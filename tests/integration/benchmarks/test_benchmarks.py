@@ -104,9 +104,11 @@ def test_a_half_open_watch_loses_nothing_and_is_noticed_in_time() -> None:
     assert all(row["lost"]["max"] == 0 for row in result.figures.values())
 
 
-def test_restart_recovers_without_a_needless_write() -> None:
-    result = restart.run(settings(restart, "--objects", "6", "--outage-s", "0.5"))
-    assert result.figures["agentops"]["writes"]["max"] == 0
+def test_restart_recovers_without_a_needless_write_with_and_without_its_history() -> None:
+    result = restart.run(settings(restart, "--objects", "20", "--outage-s", "0.5"))
+    kept, expired = result.figures["history kept"], result.figures["history expired"]
+    assert kept["lists"]["max"] == 0 < 2 <= expired["lists"]["max"]
+    assert all(row["writes"]["max"] == row["wrong"]["max"] == 0 for row in (kept, expired))
 
 
 def test_failover_on_sigterm_never_has_two_leaders(tmp_path: Path) -> None:
