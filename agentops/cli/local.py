@@ -47,6 +47,7 @@ def local() -> None:
 @click.option("--pod-env", "pod_env", multiple=True, metavar="NAME", help="Pass this variable on to every container.")
 @click.option(
     "--isolation",
+    envvar="AGENTOPS_LOCAL_ISOLATION",
     type=click.Choice(["auto", "ns-user", "prefix"]),
     default="auto",
     show_default=True,
