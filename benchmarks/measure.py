@@ -119,7 +119,7 @@ class Child:
         return 0
 
 
-def wait_until(check: Any, *, timeout_s: float, what: str, child: Child | None = None) -> None:
+def wait_until(check: Any, *, timeout_s: float, what: str, child: Child | None = None, poll_s: float = 0.005) -> None:
     """Poll `check` until it is true. Raises TimeoutError naming `what`."""
     deadline = time.monotonic() + timeout_s
     while not check():
@@ -127,7 +127,7 @@ def wait_until(check: Any, *, timeout_s: float, what: str, child: Child | None =
             child.require_running()
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {timeout_s:g} s")
-        time.sleep(0.005)
+        time.sleep(poll_s)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -29,11 +29,13 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 import yaml
 
+from benchmarks.latencies import SENT
 from benchmarks.objects import SENTINEL, config_map, custom, pod
 
 HOST = "127.0.0.1"
 _FIRST = 1_000_000
 _CHUNK_BYTES = 256 * 1024
+_STAMP = b"0" * 19
 _INITIAL = 40
 """Objects of a streaming list per chunk."""
 _REFUSED = (
@@ -59,11 +61,15 @@ for _resource in (_RESOURCES["v1"] + _RESOURCES["bench.agentops.io/v1"])[:4]:
 class Collection:
     """One prepared list and its events; of another kind than pods, widgets and ConfigMaps it is empty."""
 
-    def __init__(self, plural: str, objects: int, events: int, *, metadata_only: bool = False) -> None:
+    def __init__(
+        self, plural: str, objects: int, events: int, *, metadata_only: bool = False, paced: bool = False
+    ) -> None:
         make = _MAKE.get(plural)
         self.api_version, self.kind = _LISTS.get(plural, ("v1", "ConfigMapList"))
         self.items: list[bytes] = []
         self.chunks: list[bytes] = []
+        self.paced: list[tuple[bytes, bytes]] = []
+        """Events with a gap for the time of sending."""
         self.version = self.end_version = _FIRST
         self.played = False
         if make is None or not objects:
@@ -76,6 +82,12 @@ class Collection:
             version += 1
             last = number == events - 1
             obj = make(objects if last else number % max(1, objects - 1), version, SENTINEL if last else "")
+            if paced:
+                obj["metadata"]["labels"][SENT] = _STAMP.decode()
+                event = b'{"type":"MODIFIED","object":' + orjson.dumps(obj) + b"}\n"
+                head, _, tail = event.partition(_STAMP)
+                self.paced.append((head, tail))
+                continue
             buffer += b'{"type":"MODIFIED","object":' + orjson.dumps(_partial(obj) if metadata_only else obj) + b"}\n"
             if len(buffer) >= _CHUNK_BYTES or last:
                 self.chunks.append(buffer)
@@ -109,9 +121,10 @@ class Source:
         kinds: str,
         streaming: bool,
         hold: bool = False,
+        rate: float = 0.0,
     ) -> None:
         self._streaming = streaming
-        self._hold = hold
+        self._hold, self._rate = hold, rate
         self._go = asyncio.Semaphore(0)
         self._objects, self._events = objects, events
         self._ignore_limit, self._bookmark_s = ignore_limit, bookmark_s
@@ -207,7 +220,7 @@ class Source:
         await writer.drain()
         if initial:
             await self._send_initial(writer, collection)
-        if collection.chunks and not collection.played:
+        if (collection.chunks or collection.paced) and not collection.played:
             collection.played = True
             async with self._done:
                 await self._done.wait_for(lambda: bool(self.stats["done"]))
@@ -216,6 +229,7 @@ class Source:
             for chunk in collection.chunks:
                 self._send(writer, chunk)
                 await writer.drain()
+            await self._send_paced(writer, collection)
         end = asyncio.Event()
         self._ends.add(end)
         kind = collection.kind.removesuffix("List")
@@ -240,6 +254,17 @@ class Source:
                 return
         finally:
             self._ends.discard(end)
+
+    async def _send_paced(self, writer: asyncio.StreamWriter, collection: Collection) -> None:
+        """So many a second, each with its time of sending in it."""
+        started = time.monotonic()
+        for number, (head, tail) in enumerate(collection.paced):
+            early_s = started + number / self._rate - time.monotonic()
+            if early_s > 0:
+                await writer.drain()
+                await asyncio.sleep(early_s)
+            self._send(writer, head + b"%019d" % time.monotonic_ns() + tail)
+        await writer.drain()
 
     async def _listed(self) -> None:
         """A list was asked for: the first one may have to wait."""
@@ -303,7 +328,9 @@ class Source:
         metadata_only = _PARTIAL in accept
         name = f"{plural}, metadata" if metadata_only else plural
         if name not in self._collections:
-            self._collections[name] = Collection(plural, self._objects, self._events, metadata_only=metadata_only)
+            self._collections[name] = Collection(
+                plural, self._objects, self._events, metadata_only=metadata_only, paced=bool(self._rate)
+            )
         return self._collections[name]
 
 
@@ -317,6 +344,7 @@ async def run(args: argparse.Namespace) -> None:
         kinds=args.kinds,
         streaming=not args.no_streaming,
         hold=args.hold,
+        rate=args.rate,
     )
     server = await asyncio.start_server(source.serve, HOST, 0, limit=1 << 20)
     port = server.sockets[0].getsockname()[1]
@@ -346,6 +374,7 @@ def main() -> None:
     parser.add_argument("--ignore-limit", action="store_true", help="answer lists at version 0 whole, as a watch cache")
     parser.add_argument("--no-streaming", action="store_true", help="refuse streaming lists, as older servers")
     parser.add_argument("--hold", action="store_true", help="lists and events wait for POST /bench/go")
+    parser.add_argument("--rate", type=float, default=0.0, help="events a second; 0 is as fast as they are taken")
     parser.add_argument("--bookmark-s", type=float, default=60.0)
     asyncio.run(run(parser.parse_args()))
 

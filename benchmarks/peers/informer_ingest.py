@@ -10,11 +10,12 @@ from typing import Any
 from kubernetes import client, config
 from kubernetes.informer import SharedInformer
 
+from benchmarks.latencies import Latencies
 from benchmarks.objects import SENTINEL
 from benchmarks.peers.informer_widgets import lister
 
 
-def main(kind: str) -> None:
+def main(kind: str, latencies: Latencies) -> None:
     config.load_kube_config()
     host = client.Configuration.get_default_copy().host
 
@@ -22,7 +23,9 @@ def main(kind: str) -> None:
         return str(obj["metadata"]["name"] if isinstance(obj, dict) else obj.metadata.name)
 
     def changed(obj: Any) -> None:
+        latencies.note(obj["metadata"].get("labels") if isinstance(obj, dict) else obj.metadata.labels)
         if name_of(obj) == SENTINEL:
+            latencies.write()
             urllib.request.urlopen(f"{host}/bench/done").read()
 
     if kind == "pods":
@@ -45,4 +48,6 @@ if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     parser = argparse.ArgumentParser()
     parser.add_argument("--kind", default="pods")
-    main(parser.parse_args().kind)
+    parser.add_argument("--latencies", default="")
+    args = parser.parse_args()
+    main(args.kind, Latencies(args.latencies))

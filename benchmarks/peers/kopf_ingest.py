@@ -15,10 +15,11 @@ import aiohttp
 import kopf
 import yaml
 
+from benchmarks.latencies import Latencies
 from benchmarks.objects import SENTINEL
 
 
-def register(kind: str, indexed: bool) -> None:
+def register(kind: str, indexed: bool, latencies: Latencies) -> None:
     resource = ("v1", "pods") if kind == "pods" else ("bench.agentops.io", "v1", "widgets")
     with open(os.environ["KUBECONFIG"]) as file:
         server = yaml.safe_load(file)["clusters"][0]["cluster"]["server"]
@@ -37,9 +38,11 @@ def register(kind: str, indexed: bool) -> None:
 
     @kopf.on.event(*resource)
     async def changed(namespace: str, name: str, body: kopf.Body, **_: Any) -> None:
+        latencies.note(body["metadata"].get("labels"))
         if not indexed:
             cache[namespace, name] = body
         if name == SENTINEL:
+            latencies.write()
             async with aiohttp.ClientSession() as session, session.get(f"{server}/bench/done"):
                 pass
 
@@ -48,6 +51,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kind", default="pods")
     parser.add_argument("--dict", action="store_true")
+    parser.add_argument("--latencies", default="")
     args = parser.parse_args()
-    register(args.kind, not args.dict)
+    register(args.kind, not args.dict, Latencies(args.latencies))
     asyncio.run(kopf.operator(clusterwide=True, standalone=True))

@@ -11,10 +11,11 @@ from lightkube import AsyncClient, KubeConfig
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.core_v1 import Pod
 
+from benchmarks.latencies import Latencies
 from benchmarks.objects import SENTINEL
 
 
-async def main(kind: str) -> None:
+async def main(kind: str, latencies: Latencies) -> None:
     resource: Any = (
         Pod if kind == "pods" else create_namespaced_resource("bench.agentops.io", "v1", "Widget", "widgets")
     )
@@ -23,8 +24,10 @@ async def main(kind: str) -> None:
     cache: dict[tuple[str, str], Any] = {}
 
     def changed(obj: Any) -> None:
+        latencies.note(obj.metadata.labels)
         cache[obj.metadata.namespace, obj.metadata.name] = obj
         if obj.metadata.name == SENTINEL:
+            latencies.write()
             urllib.request.urlopen(f"{server}/bench/done").read()
 
     listed = client.list(resource, namespace="*", chunk_size=500)
@@ -37,4 +40,6 @@ async def main(kind: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kind", default="pods")
-    asyncio.run(main(parser.parse_args().kind))
+    parser.add_argument("--latencies", default="")
+    args = parser.parse_args()
+    asyncio.run(main(args.kind, Latencies(args.latencies)))
