@@ -196,6 +196,8 @@ class Agent:
             status["trace_id"] = self._last_trace
         if self._memory is not None and self._memory.error is not None:
             status["memory_error"] = self._memory.error
+        if self._memory is not None and self._memory.waiting:
+            status["memory_writes_waiting"] = self._memory.waiting
         return status
 
     async def submit(self, request: RunRequest) -> Run:

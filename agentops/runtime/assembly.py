@@ -21,6 +21,7 @@ from agentops.runtime.agent import Agent, AgentIdentity, TurnLimits
 from agentops.runtime.context import SystemText, read_context_files
 from agentops.runtime.memory import AgentMemory
 from agentops.runtime.metrics import RuntimeMetrics
+from agentops.runtime.outbox import Outbox
 from agentops.runtime.providers.base import CallOptions
 from agentops.runtime.providers.factory import AdapterFactory
 from agentops.runtime.settings import Settings, load_config, prepare_directories
@@ -67,7 +68,8 @@ async def open_agent(
         chain = AdapterFactory(settings.environ, http_client, clock, new_id).chain(config)
         stack.push_async_callback(chain.aclose)
         metrics = RuntimeMetrics(registry)
-        memory = await _memory(stack, settings, config.memory, clock, new_id)
+        store = await stack.enter_async_context(Store(settings.data_path / DATABASE if durable else ":memory:", clock))
+        memory = await _memory(stack, settings, config.memory, store, new_id)
         workspace = Workspace(settings.workspace_path, settings.workspace)
         sandbox = stack.enter_context(Sandbox(_reach(settings, config, workspace)))
         metrics.sandboxed(sandbox.kind)
@@ -84,7 +86,6 @@ async def open_agent(
         )
         if memory is not None:
             tools += memory_tools(memory)
-        store = await stack.enter_async_context(Store(settings.data_path / DATABASE if durable else ":memory:", clock))
         yield Agent(
             AgentIdentity(settings.name, settings.namespace, mode),
             chain=chain,
@@ -151,7 +152,7 @@ async def _memory(
     stack: AsyncExitStack,
     settings: Settings,
     config: MemoryConfig | None,
-    clock: Clock,
+    store: Store,
     new_id: Callable[[], str],
 ) -> AgentMemory | None:
     if config is None:
@@ -160,4 +161,4 @@ async def _memory(
     if settings.memory_token_file:
         token = TokenFile(pod_path(settings.memory_token_file, settings.environ))
     client = await stack.enter_async_context(MemoryClient(config.server_url, token=token))
-    return AgentMemory(client, config, clock=clock, new_id=new_id)
+    return AgentMemory(client, config, outbox=Outbox(client, store), new_id=new_id)

@@ -1,7 +1,7 @@
 """The agent's side of the memory service: one session, opened in the background, summarised now and then.
 
-Nothing here ends a turn: without the service the context is empty and `mem_save` answers with an
-error the model reads. A session that could not be opened is tried again until it is.
+Nothing here ends a turn: while the service is away the context is empty, searching answers with an error
+the model reads, and what is written waits in the `outbox`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from agentops.api.memory import MemoryContext, NewObservation, SavedObservation,
 from agentops.api.runtime_config import MemoryConfig
 from agentops.clients.memory import MemoryClient, MemoryUnavailable
 from agentops.runtime.messages import Message, transcript
+from agentops.runtime.outbox import Outbox
 from agentops.telemetry.logging import get_logger
-from agentops.values.clock import Clock
 
 log = get_logger("runtime.memory")
 
@@ -25,44 +25,49 @@ SUMMARISE_TURNS = 20
 """A session is summarised after this many turns, and when the agent has been idle for `IDLE_S`."""
 IDLE_S = 900.0
 END_TIMEOUT_S = 5.0
-_RETRY_MAX_S = 60.0
 
 
 class AgentMemory:
-    """One agent's memory. `run` keeps the session open; the other methods work without it too."""
+    """One agent's memory. `run` sends what is written; reading works without it."""
 
     def __init__(
         self,
         client: MemoryClient,
         config: MemoryConfig,
         *,
-        clock: Clock,
+        outbox: Outbox,
         new_id: Callable[[], str],
     ) -> None:
         self.config = config
         self._client = client
-        self._clock = clock
+        self._outbox = outbox
         self._new_id = new_id
         self._session = ""
-        self._lock = anyio.Lock()
         self._pending: list[Message] = []
         self._turns = 0
         self._wake = anyio.Event()
-        self.error: str | None = "not connected yet"
-        """Why there is no session, or None."""
+
+    @property
+    def error(self) -> str | None:
+        """Why the last write did not arrive, or None."""
+        return self._outbox.error
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for the service."""
+        return len(self._outbox)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Open the session, with growing pauses until it works, then summarise when idle. Until cancelled."""
-        task_status.started()
-        delay = 1.0
-        while not await self._opened():
-            await self._clock.sleep(delay)
-            delay = min(_RETRY_MAX_S, delay * 2)
-        while True:
-            await self._wake.wait()
-            self._wake = anyio.Event()
-            await self._until_idle()
-            await self.summarise()
+        """Open a session, and summarise it when idle. Until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self._outbox.run)
+            task_status.started()
+            await self._opened()
+            while True:
+                await self._wake.wait()
+                self._wake = anyio.Event()
+                await self._until_idle()
+                await self.summarise()
 
     async def context(self, prompt: str) -> MemoryContext:
         """What the service finds for the prompt; empty when it is away or contextLimit is 0."""
@@ -80,11 +85,10 @@ class AgentMemory:
 
     async def save(
         self, *, kind: str, title: str, content: str, tags: tuple[str, ...], scope: str, topic_key: str | None
-    ) -> SavedObservation:
-        """Raises MemoryUnavailable."""
-        session = await self._require_session()
+    ) -> SavedObservation | None:
+        """What the service answered; None when it is away and will get it later. Raises MemoryUnavailable."""
         observation = NewObservation(
-            session_id=session,
+            session_id=await self._require_session(),
             type=kind,
             title=title,
             content=content,
@@ -93,7 +97,7 @@ class AgentMemory:
             scope=scope,
             topic_key=topic_key,
         )
-        return await self._client.save(observation)
+        return await self._outbox.save(observation)
 
     async def turn_ended(self, messages: Sequence[Message]) -> None:
         """Note the turn's messages for the next summary, if wanted; every `SUMMARISE_TURNS` turns make one."""
@@ -112,9 +116,13 @@ class AgentMemory:
             await self._opened()
 
     async def close(self) -> None:
-        """End the session with what was said. Bounded, never raises: the process is about to exit."""
+        """End the session with what was said and send what waits. Bounded, never raises: the process is about to
+        exit, and what did not arrive is the next process's to send."""
         with anyio.move_on_after(END_TIMEOUT_S, shield=True):
             await self._end()
+            await self._outbox.flush()
+        if self._outbox:
+            log.warning("memory.writes_left", writes=len(self._outbox), error=self.error)
 
     async def _until_idle(self) -> None:
         while True:
@@ -125,33 +133,30 @@ class AgentMemory:
                 return
 
     async def _end(self) -> None:
-        async with self._lock:
-            session, messages = self._session, transcript(self._pending)
-            self._session, self._pending, self._turns = "", [], 0
-        if not session:
-            return
-        try:
-            await self._client.end_session(session, messages)
-        except MemoryUnavailable as error:
-            log.warning("memory.end_failed", session=session, error=str(error))
+        session, messages = self._session, transcript(self._pending)
+        self._session, self._pending, self._turns = "", [], 0
+        if session:
+            try:
+                await self._outbox.end_session(session, messages)
+            except MemoryUnavailable as error:
+                log.error("memory.session_lost", session=session, messages=len(messages), error=str(error))
 
-    async def _opened(self) -> bool:
+    async def _opened(self) -> None:
         try:
             await self._require_session()
         except MemoryUnavailable as error:
             log.warning("memory.session_failed", error=str(error))
-            return False
-        return True
 
     async def _require_session(self) -> str:
-        async with self._lock:
-            if not self._session:
-                candidate = self._new_id()
-                try:
-                    await self._client.start_session(candidate, self.config.project)
-                except MemoryUnavailable as error:
-                    self.error = str(error)
-                    raise
-                self._session, self.error = candidate, None
-                log.info("memory.session", session=candidate, project=self.config.project)
+        """The session's id. It is known before the service is, so what follows can already be written."""
+        if self._session:
             return self._session
+        self._session = session = self._new_id()
+        try:
+            await self._outbox.start_session(session, self.config.project)
+        except MemoryUnavailable:
+            if self._session == session:
+                self._session = ""
+            raise
+        log.info("memory.session", session=session, project=self.config.project)
+        return session

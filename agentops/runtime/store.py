@@ -1,4 +1,6 @@
-"""What an agent must not forget: run records, their events, the conversation. One SQLite file in the state dir.
+"""What an agent must not forget: run records, their events, the conversation, what is on its way to memory.
+
+One SQLite file in the state dir.
 
 Guarantees
     A record that `begin` returned is on disk before it returns. `finish` writes the record, its
@@ -36,7 +38,7 @@ KEPT_EVENT_LOGS = 200
 SEQ_BLOCK = 1_000_000
 """Event numbers reserved ahead at start and after each turn, so that no event needs a write of its own."""
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE runs (
@@ -47,6 +49,7 @@ CREATE INDEX runs_running ON runs (id) WHERE state = 'running';
 CREATE TABLE run_events (run_id INTEGER PRIMARY KEY REFERENCES runs (id) ON DELETE CASCADE, events BLOB NOT NULL);
 CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
 """
+_SINCE_2 = "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);"
 
 _T = TypeVar("_T")
 
@@ -134,6 +137,17 @@ class Store:
         """Forget every message; run records stay."""
         await self._do(_clear)
 
+    async def outbox(self) -> list[tuple[int, bytes]]:
+        """What `outbox_add` put there and nothing removed, oldest first."""
+        return await self._do(lambda db: db.execute("SELECT id, body FROM outbox ORDER BY id").fetchall())
+
+    async def outbox_add(self, body: bytes) -> int:
+        """Keep `body`; its number."""
+        return await self._do(lambda db: db.execute("INSERT INTO outbox (body) VALUES (?)", (body,)).lastrowid or 0)
+
+    async def outbox_remove(self, number: int) -> None:
+        await self._do(lambda db: db.execute("DELETE FROM outbox WHERE id = ?", (number,)))
+
     async def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         async with self._lock:
             if self._db is None:
@@ -162,8 +176,9 @@ class Store:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > _SCHEMA_VERSION:
                 raise sqlite3.DatabaseError(f"written by a newer runtime (schema {version} > {_SCHEMA_VERSION})")
-            if version == 0:
-                db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
+            if version < _SCHEMA_VERSION:
+                changes = (_SCHEMA if version == 0 else "") + _SINCE_2
+                db.executescript(f"BEGIN;{changes}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
         except BaseException:
             db.close()
             raise

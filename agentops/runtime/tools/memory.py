@@ -66,8 +66,11 @@ class MemSaveTool:
             )
         except MemoryUnavailable as error:
             raise ToolFault(f"not saved: {error}") from None
-        metadata = {"ui": "memory-saved", "id": saved.id, "action": saved.action, "type": kind, "title": title}
-        return ToolOutput(f"Saved [{kind}] {title}", metadata)
+        metadata = {"ui": "memory-saved", "type": kind, "title": title}
+        if saved is None:
+            later = "the memory service is away; it is sent when the service is back"
+            return ToolOutput(f"Saved [{kind}] {title} ({later})", {**metadata, "action": "queued"})
+        return ToolOutput(f"Saved [{kind}] {title}", {**metadata, "id": saved.id, "action": saved.action})
 
 
 class MemSearchTool:

@@ -58,7 +58,30 @@ async def test_a_memory_service_that_is_away_costs_nothing_but_memory(tmp_path: 
             events = await client.events("/runs/run-1/events")
             status = (await client.http.get("/status")).json()
     result = next(event for event in events if event["type"] == "tool_result")
-    assert result["is_error"] is True
-    assert "127.0.0.1:1" in result["output"]
+    assert result["is_error"] is False
+    assert "sent when the service is back" in result["output"]
+    assert status["memory_writes_waiting"] == 2
     assert events[-2]["type"] == "agent_finish"
     assert "127.0.0.1:1" in status["memory_error"]
+
+
+async def test_what_memory_did_not_get_is_sent_by_the_next_daemon(tmp_path: Path) -> None:
+    async with FakeModel(call(("c1", "mem_save", SAVE)), say("Noted.")).serving() as model:
+        away = {"serverURL": "http://127.0.0.1:1", "project": "shop"}
+        async with running(settings_in(tmp_path, write_config(tmp_path / "c.json", model.url, memory=away))) as client:
+            await client.start("x", "run-1")
+            await client.finished("run-1")
+        with Role("memory", "--listen", "127.0.0.1:0", "--db", str(tmp_path / "m.db"), "--insecure") as role:
+            port = await anyio.to_thread.run_sync(lambda: role.ready("memory.ready")["port"])
+            there = {"serverURL": f"http://127.0.0.1:{port}", "project": "shop"}
+            config = write_config(tmp_path / "c.json", model.url, memory=there)
+            async with running(settings_in(tmp_path, config)) as client:
+                with anyio.fail_after(30):
+                    while "memory_writes_waiting" in (status := (await client.http.get("/status")).json()):
+                        await anyio.sleep(0.05)
+            async with httpx2.AsyncClient(base_url=there["serverURL"]) as http:
+                rows = (await http.get("/observations/recent", params={"project": "shop"})).json()
+                sessions = (await http.get("/sessions/recent", params={"project": "shop"})).json()
+    assert "memory_error" not in status
+    assert [row["title"] for row in rows] == ["Deploy strategy"]
+    assert [session["message_count"] > 0 for session in sessions].count(True) == 1

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import httpx2
 import pytest
+from opentelemetry import context
 
 from agentops.api.runtime_config import MemoryConfig
 from agentops.clients.memory import MemoryClient, MemoryUnavailable
+from agentops.runtime.errors import ToolFault
 from agentops.runtime.memory import IDLE_S, SUMMARISE_TURNS, AgentMemory
 from agentops.runtime.messages import assistant, user
+from agentops.runtime.outbox import CAPACITY, Outbox
+from agentops.runtime.tools.base import ToolOutput
 from agentops.runtime.tools.memory import MemSaveTool, memory_tools
-from agentops.values.clock import LoopClock
+from agentops.telemetry import tracing
 
 pytestmark = pytest.mark.anyio
 
 
 class Service:
-    """Answers like the memory service; `down` makes it refuse."""
+    """Answers like the memory service; `down` makes it refuse connections, `status` answer with that."""
 
     def __init__(self) -> None:
         self.down = False
+        self.status = 0
+        self.traces: list[str] = []
         self.calls: list[tuple[str, str, Any]] = []
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
         if self.down:
             raise httpx2.ConnectError("refused")
+        if self.status:
+            return httpx2.Response(self.status, json={"error": "no"})
         body = json.loads(request.content) if request.content else dict(request.url.params)
+        self.traces.append(request.headers.get("traceparent", ""))
         self.calls.append((request.method, request.url.path, body))
         if request.url.path == "/sessions":
             return httpx2.Response(201, json={**body, "started_at": "2026-01-01T00:00:00.000Z"})
@@ -51,13 +61,58 @@ def service() -> Service:
     return Service()
 
 
+class InMemory:
+    """Keeps writes without a thread, which virtual time would not wait for."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, bytes] = {}
+        self.last = 0
+
+    async def outbox(self) -> list[tuple[int, bytes]]:
+        return list(self.kept.items())
+
+    async def outbox_add(self, body: bytes) -> int:
+        await anyio.sleep(0)
+        self.last += 1
+        self.kept[self.last] = body
+        return self.last
+
+    async def outbox_remove(self, number: int) -> None:
+        await anyio.sleep(0)
+        del self.kept[number]
+
+
 @pytest.fixture
-def make(service: Service, clock: LoopClock, new_id: Callable[[], str]) -> Any:
+def store() -> InMemory:
+    return InMemory()
+
+
+@pytest.fixture
+def make(store: InMemory, new_id: Callable[[], str]) -> Any:
     def build(client: MemoryClient, **changes: Any) -> AgentMemory:
         fields: dict[str, Any] = {"server_url": "http://memory:7437", "project": "sre", **changes}
-        return AgentMemory(client, MemoryConfig(**fields), clock=clock, new_id=new_id)
+        return AgentMemory(client, MemoryConfig(**fields), outbox=Outbox(client, store), new_id=new_id)
 
     return build
+
+
+@asynccontextmanager
+async def started(memory: AgentMemory) -> AsyncIterator[AgentMemory]:
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(memory.run)
+        yield memory
+        tasks.cancel_scope.cancel()
+
+
+async def save(memory: AgentMemory, title: str) -> ToolOutput:
+    return await MemSaveTool(memory).run({"title": title, "content": "c"})
+
+
+async def settled(service: Service, count: int) -> None:
+    """Until the service was called so often."""
+    with anyio.fail_after(10_000):
+        while len(service.calls) < count:
+            await anyio.sleep(1)
 
 
 def client(service: Service, token: Callable[[], str] | None = None) -> MemoryClient:
@@ -66,19 +121,18 @@ def client(service: Service, token: Callable[[], str] | None = None) -> MemoryCl
 
 async def test_the_session_is_opened_once_the_service_is_there(service: Service, make: Any) -> None:
     service.down = True
-    async with client(service) as http, anyio.create_task_group() as tasks:
-        memory = make(http)
-        await tasks.start(memory.run)
+    async with client(service) as http, started(make(http)) as memory:
         await anyio.sleep(100)
         assert "refused" in memory.error
+        assert memory.waiting == 1
         service.down = False
-        await anyio.sleep(61)
-        assert memory.error is None
-        assert service.calls == [("POST", "/sessions", {"id": "id8", "project": "sre"})]
-        tasks.cancel_scope.cancel()
+        await settled(service, 1)
+        await anyio.sleep(1)
+        assert (memory.error, memory.waiting) == (None, 0)
+    assert service.calls == [("POST", "/sessions", {"id": "id1", "project": "sre"})]
 
 
-async def test_without_the_service_there_is_no_context_and_saving_says_why(service: Service, make: Any) -> None:
+async def test_without_the_service_there_is_no_context_and_searching_says_why(service: Service, make: Any) -> None:
     service.down = True
     async with client(service) as http:
         memory = make(http)
@@ -88,8 +142,8 @@ async def test_without_the_service_there_is_no_context_and_saving_says_why(servi
 
 
 async def test_a_save_opens_the_session_it_needs(service: Service, make: Any) -> None:
-    async with client(service) as http:
-        output = await MemSaveTool(make(http)).run({"title": " Tea ", "content": "Green.", "tags": ["tea"]})
+    async with client(service) as http, started(make(http)) as memory:
+        output = await MemSaveTool(memory).run({"title": " Tea ", "content": "Green.", "tags": ["tea"]})
     assert output.text == "Saved [discovery] Tea"
     assert service.paths() == ["/sessions", "/observations"]
     assert service.calls[1][2] == {
@@ -102,6 +156,78 @@ async def test_a_save_opens_the_session_it_needs(service: Service, make: Any) ->
     }
 
 
+@pytest.mark.parametrize("status", [0, 408, 429, 500, 503])
+async def test_what_is_saved_while_the_service_is_away_arrives_later_in_order(
+    service: Service, make: Any, status: int
+) -> None:
+    """0 is a connection that is refused."""
+    async with client(service) as http, started(make(http)) as memory:
+        assert (await save(memory, "0")).text == "Saved [discovery] 0"
+        service.down, service.status = not status, status
+        for number in range(1, 6):
+            assert "sent when the service is back" in (await save(memory, str(number))).text
+        await anyio.sleep(50)
+        service.down, service.status = False, 0
+        await settled(service, 7)
+        assert "Saved" in (await save(memory, "6")).text
+    assert [body["title"] for _, path, body in service.calls if path == "/observations"] == list("0123456")
+
+
+async def test_what_the_service_refuses_is_told_and_holds_nothing_up(service: Service, make: Any) -> None:
+    async with client(service) as http, started(make(http)) as memory:
+        service.status = 400
+        with pytest.raises(ToolFault, match="HTTP 400"):
+            await save(memory, "bad")
+        service.status = 0
+        assert (await save(memory, "good")).text == "Saved [discovery] good"
+
+
+async def test_what_waits_when_the_process_ends_is_sent_by_the_next(service: Service, make: Any) -> None:
+    async with client(service) as http:
+        async with started(make(http)) as memory:
+            await anyio.sleep(1)
+            service.down = True
+            await save(memory, "late")
+            await memory.turn_ended((user("q"), assistant("a")))
+            await memory.close()
+            assert memory.waiting == 2
+        service.down = False
+        async with started(make(http)) as memory:
+            await settled(service, 4)
+    assert service.paths() == ["/sessions", "/observations", "/sessions/id1/end", "/sessions"]
+
+
+async def test_closing_sends_what_waits_if_it_can(service: Service, make: Any) -> None:
+    async with client(service) as http, started(make(http)) as memory:
+        await anyio.sleep(1)
+        service.down = True
+        await save(memory, "late")
+        await anyio.sleep(30)
+        service.down = False
+        await memory.close()
+        assert service.paths() == ["/sessions", "/observations", "/sessions/id1/end"]
+
+
+async def test_a_write_stands_in_the_trace_of_who_wrote_it(service: Service, make: Any) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    async with client(service) as http, started(make(http)) as memory:
+        await anyio.sleep(1)
+        token = context.attach(tracing.extract(f"00-{trace_id}-b7ad6b7169203331-01"))
+        await save(memory, "traced")
+        context.detach(token)
+        await memory.close()
+    assert [trace_id in traceparent for traceparent in service.traces] == [False, True, False]
+
+
+async def test_the_queue_is_bounded(service: Service, make: Any) -> None:
+    service.down = True
+    async with client(service) as http, started(make(http)) as memory:
+        for number in range(CAPACITY - 1):  # the session is one
+            await save(memory, str(number))
+        with pytest.raises(ToolFault, match=f"{CAPACITY} writes wait"):
+            await save(memory, "one too many")
+
+
 async def test_the_context_query_is_the_head_of_the_prompt(service: Service, make: Any) -> None:
     async with client(service, token=lambda: "t") as http:
         await make(http, context_limit=3).context("x" * 900)
@@ -111,14 +237,12 @@ async def test_the_context_query_is_the_head_of_the_prompt(service: Service, mak
 
 async def test_a_session_is_summarised_when_idle_and_after_many_turns(service: Service, make: Any) -> None:
     turn = (user("q"), assistant("a"))
-    async with client(service) as http, anyio.create_task_group() as tasks:
-        memory = make(http)
-        await tasks.start(memory.run)
+    async with client(service) as http, started(make(http)) as memory:
         await anyio.sleep(1)
         await memory.turn_ended(turn)
         await anyio.sleep(IDLE_S - 1)
         assert service.paths() == ["/sessions"]
-        await anyio.sleep(5)
+        await settled(service, 3)
         assert service.paths() == ["/sessions", "/sessions/id1/end", "/sessions"]
         assert service.calls[1][2] == {
             "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
@@ -126,15 +250,6 @@ async def test_a_session_is_summarised_when_idle_and_after_many_turns(service: S
         for _ in range(SUMMARISE_TURNS):
             await memory.turn_ended(turn)
         assert service.paths()[3:] == ["/sessions/id2/end", "/sessions"]
-        tasks.cancel_scope.cancel()
-
-
-async def test_closing_ends_the_session_and_never_raises(service: Service, make: Any) -> None:
-    async with client(service) as http:
-        memory = make(http)
-        await MemSaveTool(memory).run({"title": "t", "content": "c"})
-        service.down = True
-        await memory.close()
 
 
 async def test_switches_decide_which_tools_there_are(service: Service, make: Any) -> None:
