@@ -50,7 +50,7 @@ class Numbering:
 class EventLog:
     """Events in order, followed by any number of readers, none of which can hold up the writer.
 
-    Keeps the newest `capacity`; a reader that falls further behind misses what was dropped.
+    Keeps at least the newest `capacity`; a reader that falls further behind has `lost` some.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -103,12 +103,18 @@ class Reader:
         kept = log._events
         self._position = log._dropped + (len(kept) if after is None else _first_after(kept, after))
 
-    def take(self) -> list[Encoded]:
-        """What came since the last `take`."""
+    def take(self, most: int | None = None) -> list[Encoded]:
+        """What came since the last `take`, at most `most`."""
         log = self._log
         start = max(self._position, log._dropped) - log._dropped
-        self._position = log._dropped + len(log._events)
-        return log._events[start:]
+        taken = log._events[start:] if most is None else log._events[start : start + most]
+        self._position = log._dropped + start + len(taken)
+        return taken
+
+    @property
+    def lost(self) -> int:
+        """How many events were dropped before this reader took them; `take` goes on after them."""
+        return max(0, self._log._dropped - self._position)
 
     @property
     def ended(self) -> bool:

@@ -14,6 +14,8 @@ from starlette.responses import StreamingResponse
 from agentops.runtime.events import EventLog
 
 PING_S = 15.0
+AT_ONCE = 512
+"""Events written together, so that a slow client holds a few of them and not a copy of the log."""
 
 _HEADERS = {"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"}
 
@@ -28,10 +30,15 @@ def event_stream(
 
 
 async def _frames(log: EventLog, after: int | None, ping_s: float) -> AsyncIterator[bytes]:
+    """A client that falls behind by more than the log keeps is told so and let go: it may come back with
+    Last-Event-ID, and holds nobody up meanwhile."""
     reader = log.reader(after)
     yield b": connected\n\n"  # so that headers and a first byte reach the client before the first event
     while True:
-        events = reader.take()
+        if reader.lost:
+            yield b": %d events were dropped because they were read too slowly; the stream ends here\n\n" % reader.lost
+            return
+        events = reader.take(AT_ONCE)
         if events:
             yield b"".join(event.frame for event in events)
         if reader.ended:

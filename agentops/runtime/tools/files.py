@@ -11,12 +11,15 @@ from typing import BinaryIO, TypeVar
 
 from agentops.runtime.errors import ToolFault
 from agentops.runtime.tools.base import Arguments, ToolOutput, schema
+from agentops.runtime.tools.output import cut
 from agentops.runtime.tools.sandbox import Sandbox
 from agentops.runtime.tools.workspace import Workspace
 
 MAX_READ_BYTES = 16 << 20
 MAX_EDIT_BYTES = 8 << 20
 MAX_ENTRIES = 2000
+MAX_DIFF_CHARS = 50_000
+"""Of the diff that is shown to people; the model's is cut as every result."""
 _QUOTE = 80
 _PIECE = 1 << 20
 _ANY_SIZE = 1 << 62
@@ -214,7 +217,7 @@ class EditTool:
 
         before, after = await _inside(self._sandbox, shown, work)
         diff = unified_diff(before, after, shown)
-        metadata = {"ui": "diff", "filePath": shown, "editCount": len(edits), "diff": diff}
+        metadata = {"ui": "diff", "filePath": shown, "editCount": len(edits), "diff": cut(diff, MAX_DIFF_CHARS)}
         noun = "edit" if len(edits) == 1 else "edits"
         return ToolOutput(f"Applied {len(edits)} {noun} to {shown}\n{diff}", metadata)
 

@@ -4,6 +4,7 @@ import anyio
 import pytest
 
 from agentops.runtime.events import Encoded, EventLog, pack, unpack
+from agentops.runtime.sse import AT_ONCE, event_stream
 
 pytestmark = pytest.mark.anyio
 
@@ -63,3 +64,26 @@ async def test_only_the_newest_are_kept_and_a_slow_reader_skips() -> None:
 async def test_packed_events_come_back() -> None:
     events = [event(1), event(2)]
     assert unpack(pack(events)) == events
+
+
+async def test_a_client_that_reads_too_slowly_is_told_so_and_let_go() -> None:
+    log = EventLog(10)
+    for seq in range(1, 6):
+        log.append(event(seq))
+    frames = event_stream(log, 0).body_iterator
+    assert await anext(frames) == b": connected\n\n"
+    assert (await anext(frames)).startswith(b"id: 1\n")
+    for seq in range(6, 100):  # the client does not come back for a while; nobody waits for it
+        log.append(event(seq))
+    rest = [frame async for frame in frames]
+    assert len(rest) == 1
+    assert b"read too slowly; the stream ends here" in rest[0]
+
+
+async def test_a_long_log_is_sent_in_pieces() -> None:
+    log = EventLog(10_000)
+    for seq in range(1, 2 * AT_ONCE + 2):
+        log.append(event(seq))
+    log.close()
+    frames = [frame async for frame in event_stream(log, 0).body_iterator]
+    assert [frame.count(b"id: ") for frame in frames] == [0, AT_ONCE, AT_ONCE, 1]
