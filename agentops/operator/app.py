@@ -74,7 +74,13 @@ class Operator:
             self.manager,
             provider=ProviderReconciler(client, recorder, self.prober, clock),
             agent=AgentReconciler(
-                client, recorder, tokens, clock, runtime_image=runtime_image, endpoints=options.endpoints
+                client,
+                recorder,
+                tokens,
+                clock,
+                runtime_image=runtime_image,
+                endpoints=options.endpoints,
+                operator_namespace=options.pod_namespace,
             ),
             run=AgentRunReconciler(
                 client, recorder, RunMetrics(self.manager.registry), clock, modes, ttl_s=options.run_ttl_s

@@ -41,7 +41,7 @@ class Rendering:
     children: tuple[Manifest, ...]
 
 
-def standing_children(agent: Agent) -> list[Manifest]:
+def standing_children(agent: Agent, operator_namespace: str) -> list[Manifest]:
     """What needs nothing but the Agent's own spec, in the order of creation."""
     name, namespace, spec = agent.metadata.name, agent.metadata.namespace, agent.spec
     children: list[Manifest] = []
@@ -54,7 +54,7 @@ def standing_children(agent: Agent) -> list[Manifest]:
             children.append(storage(name, namespace, spec.storage))
         children.append(service(name, namespace))
     if spec.network_policy is not None and spec.network_policy.enabled:
-        children.append(network_policy(name, namespace, spec.mode))
+        children.append(network_policy(name, namespace, spec.mode, operator_namespace))
     return children
 
 
@@ -114,7 +114,7 @@ def rendering_digest(rendering: Rendering) -> str:
 
 def child_names(agent: Agent) -> set[tuple[str, str]]:
     """(kind, name) of every child the spec wants, whether or not it can be made now."""
-    wanted = {(child["kind"], child["metadata"]["name"]) for child in standing_children(agent)}
+    wanted = {(child["kind"], child["metadata"]["name"]) for child in standing_children(agent, "")}
     wanted.add(("ConfigMap", names.config_map(agent.metadata.name)))
     wanted.add(("Secret", names.token_secret(agent.metadata.name)))
     if agent.spec.mode == "daemon":

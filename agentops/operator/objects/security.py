@@ -19,6 +19,7 @@ TMP_SIZE = "256Mi"
 
 _POD_FREE = ("runAsGroup", "fsGroup", "supplementalGroups", "fsGroupChangePolicy", "seLinuxOptions")
 _CONTAINER_FREE = ("runAsGroup", "seLinuxOptions")
+_SELINUX_TYPES = ("container_t", "container_init_t", "container_kvm_t", "container_engine_t")
 _ALLOWED_SECCOMP = ("RuntimeDefault", "Localhost")
 
 
@@ -70,7 +71,10 @@ def _pod_context(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
     }
     violations = _identity(overrides, context, "pod")
     _take(overrides, context, _POD_FREE)
-    violations += _groups(overrides, context, "pod", ("runAsGroup", "fsGroup"))
+    violations += _groups(overrides, context, "pod", ("runAsGroup", "fsGroup")) + _selinux(context, "pod")
+    if 0 in context.get("supplementalGroups", ()):
+        context["supplementalGroups"] = [group for group in context["supplementalGroups"] if group]
+        violations.append("pod.supplementalGroups: 0 rejected: the root group is not allowed")
     return context, violations + _dropped(overrides, "pod", {*_POD_FREE, *_CHECKED_IDENTITY})
 
 
@@ -84,7 +88,7 @@ def _container_context(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], li
     }
     violations = _identity(overrides, context, "container")
     _take(overrides, context, _CONTAINER_FREE)
-    violations += _groups(overrides, context, "container", ("runAsGroup",))
+    violations += _groups(overrides, context, "container", ("runAsGroup",)) + _selinux(context, "container")
     for name, refused in (("allowPrivilegeEscalation", True), ("privileged", True), ("readOnlyRootFilesystem", False)):
         if overrides.get(name) is refused:
             violations.append(f"container.{name}={str(refused).lower()} rejected: stays {str(not refused).lower()}")
@@ -127,6 +131,24 @@ def _groups(overrides: Mapping[str, Any], context: dict[str, Any], where: str, n
                 context.pop(name, None)
             violations.append(f"{where}.{name}=0 rejected: the root group is not allowed")
     return violations
+
+
+def _selinux(context: dict[str, Any], where: str) -> list[str]:
+    """Only the level may be anything: user, role and other types reach what containers must not."""
+    options = context.get("seLinuxOptions")
+    if options is None:
+        return []
+    refused = {name: options.pop(name) for name in ("user", "role", "type") if _leads_out(name, options.get(name, ""))}
+    if not any(options.values()):
+        del context["seLinuxOptions"]
+    return [
+        f"{where}.seLinuxOptions.{name}={value} rejected: stays the container runtime's"
+        for name, value in refused.items()
+    ]
+
+
+def _leads_out(name: str, value: str) -> bool:
+    return bool(value) and not (name == "type" and value in _SELINUX_TYPES)
 
 
 def _take(overrides: Mapping[str, Any], context: dict[str, Any], names: Sequence[str]) -> None:

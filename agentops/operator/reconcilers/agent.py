@@ -94,6 +94,7 @@ class AgentReconciler:
         *,
         runtime_image: str,
         endpoints: Endpoints,
+        operator_namespace: str,
     ) -> None:
         self._client = client
         self._recorder = recorder
@@ -101,6 +102,7 @@ class AgentReconciler:
         self._clock = clock
         self._runtime_image = runtime_image
         self._endpoints = endpoints
+        self._operator_namespace = operator_namespace
         self._reviewer = Reviewer(client)
         self._children = ChildWriter(client)
         self._last_good: dict[Request, tuple[str, Rendering]] = {}
@@ -154,7 +156,7 @@ class AgentReconciler:
         """Create what is missing, repair what drifted, write nothing that is as it should be."""
         assert story.review is not None
         if not story.review.problems:
-            story.children += plan.standing_children(story.agent)
+            story.children += plan.standing_children(story.agent, self._operator_namespace)
         if story.rendering is not None:
             live = await self._rolled(story.agent)
             if not plan.only_rendered_differently(story.rendering, story.agent, live):

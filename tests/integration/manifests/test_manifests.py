@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from support.pod_security import violations
 
 from agentops import __version__
 from agentops.api.kinds import ALL
+from agentops.operator.objects.network_policy import network_policy
+from agentops.values.quantity import parse_quantity
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="comes with the extra `local`")
 
@@ -54,15 +58,76 @@ def test_every_image_is_this_version_and_every_pod_sets_args_only() -> None:
             assert container["args"] and "command" not in container
 
 
-def test_every_pod_is_restricted() -> None:
-    for pod in pods(rendered("manifests/overlays/local")):
-        context = pod["securityContext"]
-        assert context["runAsNonRoot"] is True and context["runAsUser"] == 65532
-        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+@pytest.mark.parametrize("path", OVERLAYS)
+def test_every_pod_is_restricted_and_its_disk_bounded(path: str) -> None:
+    for pod in pods(rendered(path)):
+        assert violations(pod) == []
         for container in pod["containers"]:
-            own = container["securityContext"]
-            assert own["allowPrivilegeEscalation"] is False and own["readOnlyRootFilesystem"] is True
-            assert own["capabilities"] == {"drop": ["ALL"]}
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            resources = container["resources"]
+            for name, asked in resources["requests"].items():
+                limit = resources["limits"].get(name)
+                assert limit is None or parse_quantity(asked) <= parse_quantity(limit), (container["name"], name)
+            assert {"cpu", "memory"} <= set(resources["requests"]), container["name"]
+            assert "memory" in resources["limits"], container["name"]
+        for volume in pod["volumes"]:
+            assert "emptyDir" not in volume or "sizeLimit" in volume["emptyDir"], volume["name"]
+
+
+def test_the_network_policies_let_in_who_has_to_and_nobody_else(tmp_path: Path) -> None:
+    component = os.path.relpath(ROOT / "manifests/components/networkpolicy", tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(f"components: [{component}]\n")
+    policies = {o["metadata"]["name"]: o for o in rendered(str(tmp_path))}
+    assert set(policies) == {"agentops-agents", "agentops-tasks", "agentops-memory"}
+    for policy in policies.values():
+        kubernetes_validate.validate(policy, "1.37", strict=True)
+        assert policy["spec"]["policyTypes"] == ["Ingress"]
+    assert "ingress" not in policies["agentops-tasks"]["spec"]
+    of_agent = network_policy("hello", "agents", "daemon", "agent-system")["spec"]
+    assert policies["agentops-agents"]["spec"]["ingress"] == of_agent["ingress"], "what one lets in undoes the other"
+
+    pods = {o["metadata"]["name"]: o["spec"]["template"]["metadata"] for o in deployments("manifests/overlays/local")}
+    memory, operator = pods["agentops-memory"]["labels"], pods["agentops-operator"]["labels"]
+    runtime = {"agents.agentops.io/component": "runtime", "agents.agentops.io/agent": "hello"}
+    task = {"agents.agentops.io/component": "task-run"}
+    stranger = {"app": "web"}
+    system, agents = {"kubernetes.io/metadata.name": "agent-system"}, {"kubernetes.io/metadata.name": "agents"}
+    scraping = {"agents.agentops.io/metrics": "enabled"}
+    for name, target, port, allowed in (
+        ("agentops-agents", runtime, 4096, [(system, operator), (scraping, stranger)]),
+        (
+            "agentops-memory",
+            memory,
+            7437,
+            [(agents, runtime), (agents, task), (system, operator), (scraping, stranger)],
+        ),
+    ):
+        spec = policies[name]["spec"]
+        assert selects(spec["podSelector"], target)
+        (rule,) = spec["ingress"]
+        assert rule["ports"] == [{"port": port, "protocol": "TCP"}]
+        everybody = [
+            (namespace, pod) for namespace in (system, agents, scraping) for pod in (operator, runtime, task, stranger)
+        ]
+        let_in = [pair for pair in everybody if any(admits(peer, *pair) for peer in rule["from"])]
+        wanted = [*allowed, *((scraping, pod) for pod in (operator, runtime, task))]
+        assert sorted(map(str, let_in)) == sorted(map(str, wanted))
+
+
+def deployments(path: str) -> list[dict[str, Any]]:
+    return [o for o in rendered(path) if o["kind"] == "Deployment"]
+
+
+def admits(peer: dict[str, Any], namespace: dict[str, str], pod: dict[str, str]) -> bool:
+    """Whether a peer of a policy in `agents` means this pod of this namespace."""
+    if "namespaceSelector" not in peer and namespace.get("kubernetes.io/metadata.name") != "agents":
+        return False
+    return selects(peer.get("namespaceSelector", {}), namespace) and selects(peer.get("podSelector", {}), pod)
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    wanted = selector.get("matchLabels", {}).items() <= labels.items()
+    return wanted and all(labels.get(term["key"]) in term["values"] for term in selector.get("matchExpressions", ()))
 
 
 def test_every_service_is_scraped_where_it_serves() -> None:

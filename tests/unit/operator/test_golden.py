@@ -84,9 +84,9 @@ def _manifests() -> dict[str, list[dict[str, Any]]]:
     short = TaskRun(name="scribe-run", prompt="Write.", timeout_s=90, traceparent="00-ab-cd-01", parent_agent="hello")
     long = TaskRun(name="scribe-long", prompt="Spend $HOME " * 10, timeout_s=90)
     return {
-        "daemon": [*standing_children(PLAIN), *plain.children],
-        "daemon-full": [*standing_children(FULL), *full.children],
-        "task": [*standing_children(TASK), *task.children],
+        "daemon": [*standing_children(PLAIN, "agent-system"), *plain.children],
+        "daemon-full": [*standing_children(FULL, "agent-system"), *full.children],
+        "task": [*standing_children(TASK, "agent-system"), *task.children],
         "task-job": [job(inputs, short)],
         "task-job-long-prompt": [
             prompt_config_map("scribe", NAMESPACE, "scribe-long", long.prompt),
