@@ -24,7 +24,7 @@ from agentops.api.kinds import AGENT, AGENT_RUN
 from agentops.api.objects import decode
 from agentops.api.types import Agent
 from agentops.api.validation import validate_run
-from agentops.controller import Client, EventRecorder, Request, Result
+from agentops.controller import Client, EventRecorder, Request, Result, RetryAfter
 from agentops.controller.owners import is_controlled_by, set_controller_reference
 from agentops.kube.errors import AlreadyExists, NotFound
 from agentops.kube.kinds import CONFIG_MAP
@@ -301,8 +301,7 @@ class AgentRunReconciler:
                 message = f"ConfigMap {name} is not this run's, so only the beginning of the output is kept"
                 self._recorder.event(work.obj, "Warning", Reason.FOREIGN_OBJECT, message)
                 return False
-            await self._client.delete(CONFIG_MAP, name, work.namespace, uid=there["metadata"]["uid"])
-            await self._client.create(CONFIG_MAP, config_map)
+            raise RetryAfter(1.0, f"ConfigMap {name} of the deleted AgentRun of the same name is still there") from None
         return True
 
     async def _keep_for_a_while(self, work: RunWork) -> Result | None:

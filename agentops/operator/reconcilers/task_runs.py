@@ -233,7 +233,8 @@ class TaskRuns:
             told = await read_task_result(
                 self._client, work.namespace, pod["metadata"]["name"], labels.RUNTIME_CONTAINER
             ) or parse_termination_message(_termination_message(pod), succeeded)
-        if told is not None and (told.success or succeeded or reason != "DeadlineExceeded"):
+        late = reason == "DeadlineExceeded"
+        if told is not None and (told.success or succeeded or not late):
             return from_task(told)
         if told is not None:
             return out_of_time(told, message or reason)
@@ -245,7 +246,7 @@ class TaskRuns:
         before = work.draft.has(ConditionType.AGENT_READY) or {}
         detail = trouble[1] if trouble else before.get("message", "") if before.get("status") == "False" else ""
         said = f"{message or reason or 'the Job failed'}{': ' + detail if detail else ''}"
-        return failure(Reason.TIMEOUT if reason == "DeadlineExceeded" else Reason.FAILED, said)
+        return failure(Reason.TIMEOUT, f"timed out: {said}") if late else failure(Reason.FAILED, said)
 
     async def _pod(self, work: RunWork) -> dict[str, Any] | None:
         """The Job's pod, the newest if there should be several."""

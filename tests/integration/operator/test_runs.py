@@ -215,7 +215,7 @@ async def test_replace_aborts_the_old_one_before_the_new_one_starts(plane: Opera
     assert started["status"]["admittedAt"] >= replaced["status"]["completionTime"]
 
 
-async def test_a_config_map_of_a_deleted_namesake_gives_way_to_the_answer(daemon: OperatorPlane) -> None:
+async def test_an_answer_waits_until_the_config_map_of_a_deleted_namesake_is_gone(daemon: OperatorPlane) -> None:
     await daemon.create(run_object())
     gone = {"apiVersion": AGENT_RUN.api_version, "kind": "AgentRun", "name": "hello-run", "uid": "gone"}
     left = {"name": "hello-run-output", "namespace": NAMESPACE, "ownerReferences": [{**gone, "controller": True}]}
