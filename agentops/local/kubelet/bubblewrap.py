@@ -168,6 +168,7 @@ def _etc(box: Box) -> dict[str, str]:
         resolver = ""
     return {
         "passwd": "".join(f"{line}\n" for line in users.values()),
+        "hostname": f"{box.hostname}\n",
         "group": "".join(f"{line}\n" for line in groups.values()),
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
         "host.conf": "multi on\n",
