@@ -71,6 +71,11 @@ class SharedRegistration:
     def has_synced(self) -> bool:
         return all(part.has_synced for part in self._parts)
 
+    async def wait_for_sync(self) -> None:
+        """Until `has_synced`."""
+        for part in self._parts:
+            await part.wait_for_sync()
+
     def remove(self) -> None:
         """No call starts after this returns."""
         for part in self._parts:

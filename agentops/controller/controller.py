@@ -22,6 +22,7 @@ from contextvars import ContextVar
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from attrs import field, frozen
 
 from agentops.controller.errors import CacheSyncTimeout, ControllerError, RetryAfter, StaleCache, TerminalError
@@ -42,6 +43,7 @@ from agentops.values.kinds import Kind
 log = get_logger("controller")
 _tracer = tracer("controller")
 
+_TURN_S = 0.005
 _reconcile_id: ContextVar[str] = ContextVar("agentops_reconcile_id", default="")
 
 
@@ -203,7 +205,11 @@ class Controller:
     # one key
 
     async def _work(self) -> None:
+        began = self._clock.boottime()
         while not self._stopping:
+            if self._clock.boottime() - began > _TURN_S:  # neither taking a key nor a cached read gives the loop away
+                await anyio.lowlevel.checkpoint()
+                began = self._clock.boottime()
             try:
                 request, priority = await self.queue.get_with_priority()
             except QueueShutDown:

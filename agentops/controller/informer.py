@@ -25,8 +25,8 @@ An exception in a handler is logged; the others, and the informer, go on.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -37,7 +37,7 @@ from attrs import define, frozen
 from agentops.controller.consistency import WriteFence
 from agentops.controller.errors import ResourceNotCached
 from agentops.controller.reflector import Observer, Reflector, ReflectorStatistics, Target, WatchOptions
-from agentops.controller.store import Entry, Key, Store, version_number
+from agentops.controller.store import Entry, Key, Replacement, Store, version_number
 from agentops.controller.streaming import StreamingLists
 from agentops.kube.client import ApiClient
 from agentops.kube.watch import Meta, decode_meta, encode
@@ -46,11 +46,16 @@ from agentops.values.clock import Clock, SystemClock
 
 log = get_logger("controller.informer")
 
+T = TypeVar("T")
+
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
 """Called once per object before it is stored; must be idempotent and must not raise."""
 
 _RESYNC_S = 10 * 3600.0
 _RESYNC_CHUNK = 1000
+_SLICE = 32
+_SLICE_S = 0.005
+_AT_ONCE = 1000
 
 
 @define(slots=True)
@@ -102,19 +107,45 @@ EventHandler = Callable[[ObjectEvent], None]
 class Registration:
     """One handler's place at one informer."""
 
-    __slots__ = ("_informer", "handler")
+    __slots__ = ("_caught_up", "_informer", "_untold", "handler", "removed")
 
-    def __init__(self, informer: Informer, handler: EventHandler) -> None:
+    def __init__(self, informer: Informer, handler: EventHandler, untold: Iterable[Key] = ()) -> None:
         self._informer = informer
         self.handler = handler
+        self.removed = False
+        self._untold = dict.fromkeys(untold)
+        self._caught_up = anyio.Event()
 
     @property
     def has_synced(self) -> bool:
         """Whether the handler has heard of every object of the first list."""
-        return self._informer.has_synced
+        return self._informer.has_synced and not self._untold
+
+    async def wait_for_sync(self) -> None:
+        """Until `has_synced`."""
+        await self._informer.wait_for_sync()
+        if self._untold:
+            await self._caught_up.wait()
+
+    def wants(self, event: ObjectEvent) -> bool:
+        """Whether to tell this event: what happens to an object that is still to be told of is told with it."""
+        if self.removed:
+            return False
+        key = event.entry.key
+        if key not in self._untold:
+            return True
+        if event.type == "delete":
+            self._told(key)
+        return False
+
+    def _told(self, key: Key) -> None:
+        self._untold.pop(key, None)
+        if not self._untold:
+            self._caught_up.set()
 
     def remove(self) -> None:
         """No call starts after this returns."""
+        self.removed = True
         self._informer._registrations = [r for r in self._informer._registrations if r is not self]
 
 
@@ -172,6 +203,9 @@ class Informer:
         )
         self.keep_managed_fields = keep_managed_fields
         self._registrations: list[Registration] = []
+        self._told: list[Registration] | None = None  # who hears of a list that is being told, else None
+        self._telling = anyio.Lock(fast_acquire=True)
+        self._tasks: anyio.abc.TaskGroup | None = None
         self._synced = anyio.Event()
         self._has_synced = False
         self._seen_version = -1
@@ -222,20 +256,39 @@ class Informer:
             raise ResourceNotCached(f"{self.target.kind.resource} is no longer cached: its informer was removed")
 
     def add_handler(self, handler: EventHandler) -> Registration:
-        """Tell `handler` of the objects there are, now, and of every change from here on."""
-        registration = Registration(self, handler)
-        for entry in list(self.store.list()):
-            self._call(registration, ObjectEvent("create", None, entry, initial=True))
+        """Tell `handler` of the objects there are, and of every change from here on.
+
+        Of up to a thousand objects at once, of more in slices by a task of the informer.
+        """
+        in_slices = self._tasks is not None and len(self.store) > _AT_ONCE
+        registration = Registration(self, handler, self.store.keys() if in_slices else ())
+        if self._tasks is not None and in_slices:
+            self._tasks.start_soon(self._catch_up, registration)
+        else:
+            for entry in list(self.store.list()):
+                self._call(registration, ObjectEvent("create", None, entry, initial=True))
         self._registrations = [*self._registrations, registration]
         return registration
+
+    async def _catch_up(self, registration: Registration) -> None:
+        async for key in _in_slices(list(registration._untold), self._clock):
+            async with self._telling:
+                entry = self.store.get(key)
+                if entry is not None and key in registration._untold:
+                    registration._told(key)
+                    self._call(registration, ObjectEvent("create", None, entry, initial=True))
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """List and watch until cancelled."""
         task_status.started()
         async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
             if self._resync_s > 0:
                 tasks.start_soon(self._resync)
-            await self._reflector.run()
+            try:
+                await self._reflector.run()
+            finally:
+                self._tasks = None
 
     def close(self) -> None:
         """Free the store and wake whoever waits for it. Handlers are told nothing."""
@@ -258,16 +311,25 @@ class Informer:
 
     # what the reflector brings
 
-    def _replaced(self, entries: list[Entry], resource_version: str) -> None:
-        old = self.store.replace(entries)
-        self._saw(version_number(resource_version), replaced=True)
-        initial = not self._has_synced
-        for key, gone in old.items():
-            if key not in self.store:
-                self.fence.removed(key, gone.meta.uid)
-                self._tell(ObjectEvent("delete", gone, None, final_state_unknown=True))
-        for entry in entries:
-            self._tell_change(old.get(entry.key), entry, initial, relisted=True)
+    async def _replaced(self, entries: list[Entry], resource_version: str) -> None:
+        """Store in one step, tell in many: others get to run. Handlers that come meanwhile find all of it stored."""
+        replacement = Replacement(self.store)
+        async for entry in _in_slices(entries, self._clock):
+            replacement.add(entry)
+        async with self._telling:
+            if self.closed:
+                return
+            self._told = self._registrations
+            old = replacement.commit()
+            self._saw(version_number(resource_version), replaced=True)
+            initial = not self._has_synced
+            async for key, gone in _in_slices(old.items(), self._clock):
+                if key not in self.store:
+                    self.fence.removed(key, gone.meta.uid)
+                    self._tell(ObjectEvent("delete", gone, None, final_state_unknown=True))
+            async for entry in _in_slices(entries, self._clock):
+                self._tell_change(old.get(entry.key), entry, initial, relisted=True)
+            self._told = None
         if initial:
             self._has_synced = True
             self._synced.set()
@@ -316,10 +378,12 @@ class Informer:
     # telling
 
     def _tell(self, event: ObjectEvent) -> None:
-        for registration in self._registrations:
+        for registration in self._registrations if self._told is None else self._told:
             self._call(registration, event)
 
     def _call(self, registration: Registration, event: ObjectEvent) -> None:
+        if not registration.wants(event):
+            return
         try:
             registration.handler(event)
         except Exception:
@@ -333,11 +397,22 @@ class Informer:
         while True:
             await self._clock.sleep(max(1.0, self._resync_s * self._rng.uniform(0.9, 1.1)))
             for number, key in enumerate(self.store.keys()):
-                entry = self.store.get(key)
-                if entry is not None:
-                    self._tell(ObjectEvent("update", entry, entry))
+                async with self._telling:
+                    entry = self.store.get(key)
+                    if entry is not None:
+                        self._tell(ObjectEvent("update", entry, entry))
                 if number % _RESYNC_CHUNK == _RESYNC_CHUNK - 1:
                     await anyio.lowlevel.checkpoint()
+
+
+async def _in_slices(items: Iterable[T], clock: Clock) -> AsyncIterator[T]:
+    """`items`, with the event loop given away every five milliseconds."""
+    began = clock.boottime()
+    for number, item in enumerate(items):
+        yield item
+        if number % _SLICE == _SLICE - 1 and clock.boottime() - began > _SLICE_S:
+            await anyio.lowlevel.checkpoint()
+            began = clock.boottime()
 
 
 class _Sink:
@@ -354,8 +429,8 @@ class _Sink:
         known = self._informer.store.get(entry.key)
         return known if known is not None and known.raw == entry.raw else entry
 
-    def replaced(self, items: list[Entry], resource_version: str) -> None:
-        self._informer._replaced(items, resource_version)
+    async def replaced(self, items: list[Entry], resource_version: str) -> None:
+        await self._informer._replaced(items, resource_version)
 
     def changed(self, type: str, meta: Meta, raw: bytes) -> None:
         self._informer._changed(type, meta, raw)

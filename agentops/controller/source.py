@@ -126,6 +126,8 @@ class KindSource(_Filtered):
 
     async def wait_for_sync(self) -> None:
         await self._informer.wait_for_sync()
+        if self._registration is not None:
+            await self._registration.wait_for_sync()
 
     def stop(self) -> None:
         if self._registration is not None:

@@ -160,22 +160,10 @@ class Store:
 
     def replace(self, entries: Iterable[Entry]) -> dict[Key, Entry]:
         """Make `entries` the whole content, in one step; what was there before."""
-        old, before = self._entries, self._indexed
-        self._entries, self._namespaces, self._shared = {}, {}, {}
-        self._indices = {name: {} for name in self._functions}
-        self._indexed = {name: {} for name in self._functions}
+        replacement = Replacement(self)
         for entry in entries:
-            key = entry.key
-            known = old.get(key)
-            if known is not None and known.raw == entry.raw:  # unchanged: found under what it was found under
-                self._entries[key] = entry
-                self._namespaces.setdefault(key[0], {})[key] = None
-                for name in self._functions:
-                    if values := before[name].get(key):
-                        self._file(name, key, values)
-            else:
-                self.put(entry)
-        return old
+            replacement.add(entry)
+        return replacement.commit()
 
     def _keys_in(self, namespace: str) -> Iterable[Key]:
         return self._namespaces.get(namespace, {}) if namespace else self._entries
@@ -211,3 +199,39 @@ class Store:
             del members[key]
             if not members:
                 del index[value]
+
+
+class Replacement:
+    """The next content of a store, filled bit by bit while the store still answers with the last one.
+
+    Until `commit` nobody else may write to the store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._next = Store(store._name)
+        for name, function in store._functions.items():
+            self._next.add_index(name, function)
+
+    def add(self, entry: Entry) -> None:
+        """One object of the next content."""
+        store, following, key = self._store, self._next, entry.key
+        known = store._entries.get(key)
+        if known is None or known.raw != entry.raw or key in following._entries:
+            following.put(entry)
+            return
+        following._entries[key] = entry  # unchanged: found under what it was found under
+        following._namespaces.setdefault(key[0], {})[key] = None
+        for name in following._functions:
+            if values := store._indexed[name].get(key):
+                following._file(name, key, values)
+
+    def commit(self) -> dict[Key, Entry]:
+        """Make it the content, in one step; what was there before."""
+        store, following = self._store, self._next
+        for name in store._functions.keys() - following._functions.keys():  # added meanwhile
+            following.add_index(name, store._functions[name])
+        old = store._entries
+        store._entries, store._namespaces, store._shared = following._entries, following._namespaces, {}
+        store._indices, store._indexed = following._indices, following._indexed
+        return old

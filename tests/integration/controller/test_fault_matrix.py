@@ -70,9 +70,9 @@ def test_model_notices_a_change_that_nobody_is_told_of(monkeypatch):
 def test_model_notices_a_deletion_that_a_relist_forgets(monkeypatch):
     replaced = Informer._replaced
 
-    def keeping(self, entries, version):
+    async def keeping(self, entries, version):
         listed = {entry.key for entry in entries}
-        replaced(self, [*entries, *(entry for entry in self.store.list() if entry.key not in listed)], version)
+        await replaced(self, [*entries, *(entry for entry in self.store.list() if entry.key not in listed)], version)
 
     monkeypatch.setattr(Informer, "_replaced", keeping)
     assert "differs from the server" in fails(monkeypatch, Cell(Fault.EXPIRE, "watch", "relist"))

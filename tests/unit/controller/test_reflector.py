@@ -19,7 +19,7 @@ class Sink:
     def prepare(self, meta, raw):
         return meta, raw
 
-    def replaced(self, items, resource_version):
+    async def replaced(self, items, resource_version):
         self.seen.append(("replaced", [meta.name for meta, _ in items], resource_version))
 
     def changed(self, type, meta, raw):

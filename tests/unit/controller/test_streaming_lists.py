@@ -24,7 +24,7 @@ class Sink:
         self.prepared.append(meta.name)
         return meta.name
 
-    def replaced(self, items, resource_version):
+    async def replaced(self, items, resource_version):
         self.seen.append(("replaced", items, resource_version))
 
     def changed(self, type, meta, raw):
