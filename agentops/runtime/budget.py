@@ -26,7 +26,7 @@ _WINDOWS: tuple[tuple[str, int], ...] = (
     ("moonshot-v1-8k", 8_192),
     ("moonshot-v1-32k", 32_768),
     ("moonshot-v1-128k", 131_072),
-    ("smollm2", 8_192),
+    ("smollm2", 4_096),  # as `agentops model` runs it
 )
 
 

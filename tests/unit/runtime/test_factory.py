@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -65,3 +66,11 @@ def test_a_fallback_that_cannot_be_built_is_left_out() -> None:
     factory = AdapterFactory({}, http_client, LoopClock(), lambda: "id")
     chain = factory.chain(config(fallback_models=("gone/x", "cloud/y")))
     assert [bound.label for bound in chain.models] == ["local/m", "cloud/y"]
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_a_missing_package_is_one_sentence_with_the_fix(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, kind, None)
+    provider = ProviderConfig(name="p", type=kind, api_key_env="KEY")
+    with pytest.raises(ConfigFault, match=rf"provider p: the {kind} package .*install agentops-platform\[runtime\]"):
+        AdapterFactory({"KEY": "k"}, http_client, LoopClock(), lambda: "id").adapter(provider)
