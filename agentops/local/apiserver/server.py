@@ -23,7 +23,7 @@ from anyio.abc import TaskStatus
 from attrs import evolve, field, frozen
 
 from agentops.kube.patches import APPLY_PATCH
-from agentops.local.apiserver import errors
+from agentops.local.apiserver import errors, pod_security
 from agentops.local.apiserver.admission_webhooks import RequestAdmission, Webhooks
 from agentops.local.apiserver.apply.managed import manager_name
 from agentops.local.apiserver.audit import AuditLog
@@ -32,7 +32,7 @@ from agentops.local.apiserver.bootstrap import bootstrap
 from agentops.local.apiserver.builtin import builtin_registry
 from agentops.local.apiserver.crd import CustomResources
 from agentops.local.apiserver.decode import Strictness, decode_object
-from agentops.local.apiserver.deleteoptions import checked
+from agentops.local.apiserver.deleteoptions import delete_options, deleted_status, dry_run
 from agentops.local.apiserver.discovery import Discovery
 from agentops.local.apiserver.health import health
 from agentops.local.apiserver.housekeeping import Housekeeping
@@ -45,7 +45,6 @@ from agentops.local.apiserver.http import (
     json_response,
     text_response,
 )
-from agentops.local.apiserver.jsonio import decode_body
 from agentops.local.apiserver.node import NodeStreams
 from agentops.local.apiserver.node_streams import NodeDoor
 from agentops.local.apiserver.openapi import OpenApi
@@ -61,7 +60,7 @@ from agentops.local.apiserver.store import Store
 from agentops.local.apiserver.subresources import Subresources
 from agentops.local.apiserver.undecided import Undecided
 from agentops.local.apiserver.watch import WatchHub
-from agentops.local.apiserver.writes import DeleteOptions, WriteOptions, Writer
+from agentops.local.apiserver.writes import WriteOptions, Writer
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, SystemClock, rfc3339
 
@@ -88,6 +87,7 @@ VERSION = {
 BODY_LIMIT = 3 * 1024 * 1024
 """Bytes of a request body; what is proxied to pods may be longer."""
 _MAX_ROUNDS = 1000
+_MANAGER_BYTES = 128
 _STREAMS = ("attach", "exec", "portforward")
 _admission: ContextVar[RequestAdmission | None] = ContextVar("admission", default=None)
 _BOOTSTRAP_PERIOD_S = 10.0
@@ -398,13 +398,12 @@ class ApiServer:
     # verbs
 
     def write_options(self, request: Request, user: User, subresource: str = "") -> WriteOptions:
-        return WriteOptions(
-            user,
-            manager_name(request.arg("fieldManager"), request.header("user-agent")),
-            dry_run(request),
-            subresource,
-            _admission.get(),
-        )
+        manager = request.arg("fieldManager")
+        if len(manager.encode()) > _MANAGER_BYTES:
+            found = [errors.FieldError(errors.TOO_LONG, "fieldManager", f"may not be more than {_MANAGER_BYTES} bytes")]
+            raise errors.invalid("meta.k8s.io", "CreateOptions", "", found)
+        name = manager_name(manager, request.header("user-agent"))
+        return WriteOptions(user, name, dry_run(request), subresource, _admission.get())
 
     def _get(self, request: Request, resource: Resource, route: Route) -> Answer:
         try:
@@ -425,10 +424,17 @@ class ApiServer:
         texts = [*(strictness.warnings() if strictness else ()), *resource.strategy.warnings(obj)]
         admission = _admission.get()
         texts += admission.warnings if admission is not None else ()
+        texts += self._pod_security_warning(resource, obj)
         if texts:
             headers["warning"] = ", ".join(f"299 - {quoted(text)}" for text in texts)
         body = Renderer(resource, negotiate(request), self.clock).single(obj)
         return json_response(body, status, headers)
+
+    def _pod_security_warning(self, resource: Resource, obj: Object) -> list[str]:
+        spec = pod_security.pod_spec(resource.kind, obj)
+        namespace = self.store.get("namespaces", "", obj["metadata"].get("namespace") or "") if spec else None
+        said = pod_security.warning(namespace.obj(), spec) if namespace is not None and spec else ""
+        return [said] if said else []
 
     def _create(self, request: Request, resource: Resource, route: Route, user: User) -> Answer:
         if route.name:
@@ -541,58 +547,3 @@ def failure_response(failure: errors.ApiFailure) -> Response:
 
 def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def dry_run(request: Request) -> bool:
-    """Raises ApiFailure 422 for anything but All."""
-    values = request.args("dryRun")
-    bad = [v for v in values if v not in ("All", "")]
-    if bad:
-        found = [errors.not_supported("dryRun", bad, ("All",))]
-        raise errors.invalid("meta.k8s.io", "CreateOptions", "", found)
-    return "All" in values
-
-
-def delete_options(request: Request) -> DeleteOptions:
-    """From body and query of a DELETE. Raises ApiFailure 400, 422."""
-    body: Object = {}
-    if request.body:
-        body = checked(decode_body(request.body, request.header("content-type")))
-    grace = body.get("gracePeriodSeconds")
-    if grace is None and request.arg("gracePeriodSeconds"):
-        grace = request.arg("gracePeriodSeconds")
-    propagation = body.get("propagationPolicy") or request.arg("propagationPolicy") or None
-    orphan = body.get("orphanDependents")
-    if orphan is None and request.arg("orphanDependents"):
-        orphan = request.flag("orphanDependents")
-    if propagation is None and orphan is not None:
-        propagation = "Orphan" if orphan else "Background"
-    if propagation not in (None, "Foreground", "Background", "Orphan"):
-        allowed = ("Foreground", "Background", "Orphan", "nil")
-        found = [errors.not_supported("propagationPolicy", propagation, allowed)]
-        raise errors.invalid("meta.k8s.io", "DeleteOptions", "", found)
-    conditions = body.get("preconditions") or {}
-    try:
-        grace_s = None if grace is None else int(grace)
-    except (TypeError, ValueError) as error:
-        raise errors.bad_request(f"gracePeriodSeconds must be a whole number, not {grace!r}") from error
-    return DeleteOptions(
-        grace_s,
-        propagation,
-        conditions.get("uid"),
-        conditions.get("resourceVersion"),
-        "All" in (body.get("dryRun") or ()) or dry_run(request),
-    )
-
-
-def deleted_status(resource: Resource, obj: Object) -> Object:
-    """What a DELETE that finished answers."""
-    meta = obj["metadata"]
-    details: Object = {
-        "name": meta["name"],
-        "group": resource.group,
-        "kind": resource.plural,
-        "uid": meta.get("uid", ""),
-    }
-    details = {k: v for k, v in details.items() if v}
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

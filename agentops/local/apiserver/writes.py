@@ -154,6 +154,7 @@ class Writer:
             )
         if options.admission is not None:
             options.admission.validate(resource, options, obj, None)
+        strategy.admit(ctx, obj)
         if self.may_grant is not None and resource.group == "rbac.authorization.k8s.io":
             self.may_grant(options.user, kind.kind, namespace, obj)
         if self.store.get(resource.storage, namespace if kind.namespaced else "", name) is not None:

@@ -149,3 +149,14 @@ async def test_an_object_full_of_embedded_json_may_be_as_large_as_any(api: Api) 
     """Colons and quotes inside a value are no fields."""
     text = '{"a":1},' * 100_000
     assert (await api.post(CONFIG_MAPS, config_map("a", x=text))).status == 201
+
+
+async def test_a_delete_that_says_two_things_about_dependents_is_refused(api: Api) -> None:
+    assert (await api.post(CONFIG_MAPS, config_map("a"))).status == 201
+    reply = await api.delete(f"{CONFIG_MAPS}/a", {"propagationPolicy": "Background", "orphanDependents": True})
+    assert (reply.status, "cannot be both set" in reply.message) == (422, True)
+
+
+async def test_a_field_manager_has_a_name_of_bounded_length(api: Api) -> None:
+    reply = await api.post(f"{CONFIG_MAPS}?fieldManager={'x' * 129}", config_map("a"))
+    assert (reply.status, "fieldManager: Too long" in reply.message) == (422, True)

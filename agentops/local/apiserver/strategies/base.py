@@ -118,6 +118,9 @@ class Strategy:
         """Immutability."""
         return []
 
+    def admit(self, ctx: Context, obj: Object) -> None:
+        """Policy on create, asked last, of a valid object. Raises ApiFailure 403."""
+
     def warnings(self, obj: Object) -> list[str]:
         return []
 

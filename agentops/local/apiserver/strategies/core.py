@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.pod_security import label_errors
 from agentops.local.apiserver.strategies.base import (
     Context,
     Strategy,
@@ -27,6 +28,9 @@ class NamespaceStrategy(Strategy):
 
     def default(self, obj: Object) -> None:
         obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"].get("name", "")
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        return label_errors(obj["metadata"].get("labels") or {})
 
     def prepare_create(self, ctx: Context, obj: Object) -> None:
         obj["status"] = {"phase": "Active"}

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.pod_security import refused
 from agentops.local.apiserver.strategies.base import Context, Strategy, immutable, text_at
 from agentops.local.apiserver.strategies.podspec import default_pod_spec, default_requests, qos_class, validate_pod_spec
 from agentops.values.names import random_suffix
@@ -56,6 +57,12 @@ class PodStrategy(Strategy):
             if not any(t.get("key") == key or not t.get("key") for t in tolerations):
                 tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
         self._priority(ctx, spec)
+
+    def admit(self, ctx: Context, obj: Object) -> None:
+        namespace = ctx.store.get("namespaces", "", obj["metadata"]["namespace"])
+        refusal = None if namespace is None else refused(namespace.obj(), obj, obj["metadata"]["name"])
+        if refusal is not None:
+            raise refusal
 
     def _priority(self, ctx: Context, spec: Object) -> None:
         value, policy = 0, "PreemptLowerPriority"
