@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -175,8 +176,10 @@ class World:
         self.lost_jobs: set[str] = set()
         """Uids of Jobs that somebody has deleted behind the operator's back."""
         server.node = self  # type: ignore[assignment]
-        self._owners: set[str] = set()
-        """Agents and runs that were there at the last step."""
+        self._owned: dict[tuple[Kind, str], str] = {}
+        """Uid of the controller of everything that the garbage collector comes for."""
+        for kind in COLLECTED:
+            server.store.subscribe(kind.resource, partial(self._child_written, kind))
         self._changed = anyio.Event()
         for kind in (AGENT, AGENT_RUN, DEPLOYMENT, JOB, POD):
             server.store.subscribe(kind.resource, lambda event: self._changed.set())
@@ -215,14 +218,18 @@ class World:
             if _owner(pod) not in left:
                 await self._end(pod)
 
+    def _child_written(self, kind: Kind, event: Any) -> None:
+        key = (kind, event.entry.name)
+        if event.type == "DELETED":
+            self._owned.pop(key, None)
+        elif owner := _owner(event.entry.obj()):
+            self._owned[key] = owner
+
     async def _collect(self, owners: set[str]) -> None:
-        """Delete what belonged to an agent or run that is gone."""
-        if not self._owners <= owners:
-            for kind in COLLECTED:
-                for obj in await self._client.list(kind, NAMESPACE):
-                    if _owner(obj) in self._owners - owners:
-                        await self._client.delete(kind, obj["metadata"]["name"], NAMESPACE, propagation="Background")
-        self._owners = owners
+        """Delete what belongs to an agent or run that is gone."""
+        for (kind, name), owner in list(self._owned.items()):
+            if owner not in owners:
+                await self._client.delete(kind, name, NAMESPACE, propagation="Background")
 
     async def lose_pod(self) -> None:
         """An agent's pod is deleted, and with it everything it knew."""

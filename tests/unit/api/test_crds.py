@@ -192,3 +192,55 @@ def test_check_names_the_file_that_differs(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "agents.agentops.io_agents.yaml: not what the types say" in result.stderr
     assert "old.yaml: not a CRD of ours" in result.stderr
+
+
+def ruled(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node that a CEL rule can reach: what carries one, and all below it; of the whole object what is named."""
+    named = {name for rule in schema.get("x-kubernetes-validations", ()) for name in NAMED.findall(rule["rule"])}
+    for name, child in schema.get("properties", {}).items():
+        if name != "metadata":  # the API server itself bounds what of it a rule can see
+            yield from _ruled(child, f".{name}", name in named)
+
+
+NAMED = re.compile(r"\b(?:self|oldSelf)\.(\w+)")
+
+
+def _ruled(schema: dict[str, Any], path: str, under: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    under = under or bool(schema.get("x-kubernetes-validations"))
+    if under:
+        yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from _ruled(child, f"{path}.{name}", under)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from _ruled(schema[key], f"{path}[{key}]", under)
+
+
+def unbounded(schema: dict[str, Any]) -> list[str]:
+    """What an API server would have to take as endless when it adds up the cost of the rules."""
+    found = []
+    for path, node in ruled(schema):
+        limits = {"array": "maxItems", "string": "maxLength"}
+        needed = limits.get(str(node.get("type")), "maxProperties" if "additionalProperties" in node else None)
+        if needed and needed not in node and not node.get("enum") and node.get("format") != "date-time":
+            found.append(f"{path} has no {needed}")
+    return found
+
+
+@pytest.mark.parametrize("kind", CRDS)
+def test_everything_a_rule_can_reach_is_bounded(kind: str) -> None:
+    assert unbounded(schema_of(kind)) == []
+
+
+def test_the_walk_for_bounds_sees_what_is_missing() -> None:
+    rule = [{"rule": "true"}]
+    free = {"type": "array", "items": {"type": "string"}}
+    inner = {"type": "object", "additionalProperties": {"type": "string", "maxLength": 3}}
+    schema = {"type": "object", "properties": {"spec": {"type": "object", "x-kubernetes-validations": rule,
+                                                        "properties": {"list": free, "map": inner}},
+                                               "status": free}}  # fmt: skip
+    assert unbounded(schema) == [
+        ".spec.list has no maxItems",
+        ".spec.list[items] has no maxLength",
+        ".spec.map has no maxProperties",
+    ]
