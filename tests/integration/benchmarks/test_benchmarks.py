@@ -17,7 +17,20 @@ from attrs import asdict
 
 from agentops.kube.errors import NotFound
 from agentops.kube.kinds import CONFIG_MAP
-from benchmarks import compare, failover, halfopen, idle, ingest, micro, report, restart, storm
+from benchmarks import (
+    compare,
+    failover,
+    halfopen,
+    idle,
+    ingest,
+    latency,
+    micro,
+    reconciles,
+    report,
+    restart,
+    storm,
+    webhooks,
+)
 from benchmarks.cluster import api_server, widgets_on
 from benchmarks.contenders import CONTENDERS
 from benchmarks.measure import REPOSITORY, Child, own_command, percentile
@@ -109,6 +122,26 @@ def test_restart_recovers_without_a_needless_write_with_and_without_its_history(
     kept, expired = result.figures["history kept"], result.figures["history expired"]
     assert kept["lists"]["max"] == 0 < 2 <= expired["lists"]["max"]
     assert all(row["writes"]["max"] == row["wrong"]["max"] == 0 for row in (kept, expired))
+
+
+def test_latency_misses_no_event() -> None:
+    arguments = ("--objects", "50", "--rates", "200", "--seconds", "0.5", "--contenders", "agentops")
+    result = latency.run(settings(latency, *arguments))
+    assert result.details["failures"] == {}
+    assert len(result.figures) == 2
+    assert all(row["missing"]["max"] == 0 < row["p50_ms"]["max"] for row in result.figures.values())
+
+
+def test_reconciles_of_hot_keys_are_fewer_than_their_events() -> None:
+    figures = reconciles.run(settings(reconciles, "--objects", "1000", "--rounds", "1")).figures
+    assert figures["no-op, 1 worker"]["per_event"]["median"] == 1
+    assert figures["hot keys, 1 worker"]["per_event"]["median"] < 0.5
+
+
+def test_webhooks_answer_every_review_while_pods_are_taken_in() -> None:
+    result = webhooks.run(settings(webhooks, "--rates", "50", "--seconds", "0.3", "--pods", "100"))
+    assert len(result.figures) == 2
+    assert all(row["failed"]["max"] == 0 < row["reviews"]["max"] for row in result.figures.values())
 
 
 def test_failover_on_sigterm_never_has_two_leaders(tmp_path: Path) -> None:

@@ -37,3 +37,13 @@ def test_a_taken_port_is_one_line_that_names_it() -> None:
 def test_a_foreign_host_is_refused() -> None:
     with pytest.raises(ListenError, match="not an address of this machine"):
         bind(ListenAddress("192.0.2.1", 0))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", ""])
+def test_an_answer_in_two_parts_does_not_wait_for_the_peers_acknowledgement(host: str) -> None:
+    with bind(ListenAddress(host, 0)) as listening:
+        with socket.create_connection(("127.0.0.1", listening.getsockname()[1])):
+            listening.setblocking(True)
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
