@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -81,12 +82,26 @@ class DoomedPlane(Cluster):
         self.eventually(lambda: not state.locked(), "the killed plane is gone", 20)
         self.eventually(lambda: not self.of_pods(), "the pods of the killed plane are gone", 20)
 
+    @contextmanager
+    def api(self) -> Iterator[httpx2.Client]:
+        """The API server for what has to be quicker than starting kubectl."""
+        pki = StateDir(self.path).pki
+        context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+        context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+        with httpx2.Client(base_url=self.url, verify=context, timeout=30) as client:
+            yield client
+
     def down(self) -> None:
         self._agentops("down", "--state-dir", str(self.path))
 
     @property
     def pid(self) -> int:
         return int(json.loads((self.path / "plane.json").read_text())["pid"])
+
+    @property
+    def url(self) -> str:
+        """Of the API server."""
+        return str(json.loads((self.path / "plane.json").read_text())["url"])
 
     def _agentops(self, *args: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

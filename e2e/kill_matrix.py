@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -366,11 +367,50 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def page(rows: Sequence[Row]) -> str:
+    """docs/kill-matrix.md."""
+    good = sum(not row.problems for row in rows)
+    victims = "\n".join(f"| {name} | {what} |" for name, what in VICTIMS.items())
+    moments = "\n".join(f"| {name} | {what} |" for name, what in MOMENTS.items())
+    return f"""# What is left when something is killed
+
+`python e2e/kill_matrix.py --output docs/kill-matrix.md` kills every part of the chain in every moment of a turn, on a
+local plane of its own, and writes this page. `--victims` and `--moments` choose cells; `hack/test` runs the most
+telling ones (`e2e/test_kill_matrix.py`). Last run: {good} of {len(rows)} cells as expected, {date.today()}.
+
+| victim | how |
+|---|---|
+{victims}
+
+| moment | when |
+|---|---|
+{moments}
+
+## Checked in every cell
+1. The run ends once, by one of the reasons `EXPECTED` allows; its status does not change afterwards, it holds no
+   finalizer, and a run that is not repeated says so.
+2. The model was asked for it as often as that end allows: nothing is asked twice.
+3. The tool's marker was written at most once.
+4. The conversation (`GET /working-memory`) holds the turns from before, unchanged, then what the run left, then the
+   turn that was asked for afterwards.
+5. The victim's container was restarted exactly once in the same pod and was not Ready meanwhile (a deleted pod was
+   replaced by one that never restarted); every other pod is as it was: same uid, restarts and Ready transition.
+6. No process of the turn, or of a former pod, is left.
+
+A turn that died with its process leaves nothing in the conversation; one that failed while the process lived leaves
+its prompt and a marker. `Interrupted` means the agent knows that it was in the middle of the run, `Lost` that nobody
+can know how far it got. Neither is repeated: making a new AgentRun is for whoever can judge that.
+
+## Cells
+{table(rows)}
+"""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--victims", default=",".join(VICTIMS), help="comma-separated; all by default")
     parser.add_argument("--moments", default=",".join(MOMENTS), help="comma-separated; all by default")
-    parser.add_argument("--output", type=Path, help="write the table to this file too")
+    parser.add_argument("--output", type=Path, help="write the page to this file")
     parser.add_argument("--keep", action="store_true", help="leave the plane running, to look at it")
     args = parser.parse_args()
     victims, moments = args.victims.split(","), args.moments.split(",")
@@ -395,7 +435,7 @@ def main() -> int:
             plane.down()
         print(table(rows))
         if args.output:
-            args.output.write_text(table(rows) + "\n")
+            args.output.write_text(page(rows))
     return 1 if any(row.problems for row in rows) else 0
 
 

@@ -23,12 +23,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx2
 from attrs import define
 from doomed_plane import AGENT, MODEL, DoomedPlane
 from objects import agent, run, scripted_model
 
 NAME = "followed"
+_GROUP = "/apis/agents.agentops.io/v1alpha1"
 LIMITS_S = {"SIGKILL": 24.0, "SIGTERM": 4.5}
 SCRIPT = {
     "turns": [{"when": {"user": "slowly"}, "text": ["one", "two", "three", "four"], "chunk_delay": 0.5}],
@@ -61,14 +64,15 @@ class Takeover:
         self._operators: list[Operator] = []
 
     @contextmanager
-    def operators(self) -> Iterator[None]:
-        """Two of them, with an agent that one of them has brought up."""
+    def operators(self, first: Path | None = None) -> Iterator[None]:
+        """Two of them, with an agent the first has brought up; with `first`, that one uses another kubeconfig."""
         try:
-            self.plane.kubectl("apply", "-k", "manifests/overlays/default")
-            self.plane.kubectl("scale", "deployment/agentops-operator", "-n", "agent-system", "--replicas=0")
-            self._start()
-            self._start()
+            self.plane.kubectl("apply", "-k", "manifests/crd")
+            self.plane.kubectl("apply", "-f", "manifests/base/namespaces.yaml")
             self.plane.apply(*scripted_model("scripted", json.dumps(SCRIPT)), agent(NAME))
+            self._start(first)
+            self.plane.eventually(lambda: self._operators[0].campaigns(), "the first operator campaigns", 60)
+            self._start()
             self.plane.eventually(self._up, "two operators campaign and the agent runs", 120)
             yield
         finally:
@@ -76,29 +80,44 @@ class Takeover:
                 operator.process.kill()
                 operator.process.wait()
 
+    def replace_ended(self) -> None:
+        """Start another one for each that has ended, as a kubelet would."""
+        for operator in [o for o in self._operators if o.process.poll() is not None]:
+            self._operators.remove(operator)
+            self._start()
+        self.plane.eventually(self._up, "two operators campaign again", 60)
+
     def round(self, number: signal.Signals) -> float:
         """Seconds from the signal until the other one leads and has reconciled what was made meanwhile."""
         plane, self._round = self.plane, self._round + 1
         slug = f"round-{self._round}"
-        leader = self._leader()
-        plane.apply(run(f"{slug}-going", NAME, f"slowly {slug}"))
-        plane.eventually(lambda: self._phase(f"{slug}-going") == "Running", f"{slug}-going runs", 30)
-        signalled = time.monotonic()
-        leader.process.send_signal(number)
-        plane.apply(run(f"{slug}-orphan", NAME, f"hello {slug}"))
-        plane.eventually(lambda: self._holder() not in ("", leader.name), "the other one leads", 40, pause_s=0.05)
-        plane.apply(agent(slug, mode="task"))
-        plane.eventually(lambda: self._reconciled(slug), "the change is reconciled", 40, pause_s=0.05)
-        took_s = time.monotonic() - signalled
+        leader = self.leader()
+        self.start_run(f"{slug}-going")
+        with plane.api() as api:
+            signalled = time.monotonic()
+            leader.process.send_signal(number)
+            _create(api, run(f"{slug}-orphan", NAME, f"hello {slug}"))
+            plane.eventually(lambda: _holder(api) not in ("", leader.name), "the other leads", 60, pause_s=0.02)
+            _create(api, agent(slug, mode="task"))
+            plane.eventually(lambda: _reconciled(api, slug), "the change is reconciled", 60, pause_s=0.02)
+            took_s = time.monotonic() - signalled
         code = leader.process.wait(60)
         assert code == (0 if number is signal.SIGTERM else -signal.SIGKILL), f"the old leader ended with {code}"
         self._operators.remove(leader)
         self._start()
         for name in (f"{slug}-going", f"{slug}-orphan"):
-            plane.eventually(lambda name=name: self._phase(name) == "Succeeded", f"{name} succeeds", 60)  # type: ignore[misc]
+            self.succeeds(name)
         plane.kubectl("delete", "agent", slug, "-n", "agents")
         plane.eventually(self._up, "two operators campaign again", 60)
         return took_s
+
+    def start_run(self, name: str) -> None:
+        """A run that takes two seconds; returns when the agent has it."""
+        self.plane.apply(run(name, NAME, f"slowly {name}"))
+        self.plane.eventually(lambda: self._phase(name) == "Running", f"{name} runs", 30)
+
+    def succeeds(self, name: str) -> None:
+        self.plane.eventually(lambda: self._phase(name) == "Succeeded", f"{name} succeeds", 60)
 
     def twice(self) -> list[str]:
         """What was done more than once."""
@@ -117,14 +136,15 @@ class Takeover:
         assert any(what.startswith("create") for what in made), "the audit log shows no creates of an operator"
         return [f"{what}: {count} times" for what, count in made.items() if count > 1]
 
-    def _start(self) -> None:
+    def _start(self, kubeconfig: Path | None = None) -> None:
         self._started += 1
         name = f"operator-{self._started}"
+        config = str(kubeconfig or self.plane.kubeconfig)
+        unserved = ["--metrics-bind-address", "0", "--health-probe-bind-address", "0"]
         log = self.plane.path / f"{name}.log"
         with log.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "agentops", "operator", "--leader-elect", "--kubeconfig",
-                 str(self.plane.kubeconfig), "--metrics-bind-address", "0", "--health-probe-bind-address", "0"],
+                [sys.executable, "-m", "agentops", "operator", "--leader-elect", "--kubeconfig", config, *unserved],
                 env={**os.environ, "POD_NAME": name, "AGENTOPS_RESOLVE_FILE": str(self._hosts())}, stderr=stderr,
             )  # fmt: skip
         self._operators.append(Operator(name, process, log))
@@ -144,17 +164,29 @@ class Takeover:
         )  # fmt: skip
         return found.stdout
 
-    def _leader(self) -> Operator:
+    def leader(self) -> Operator:
         holder = self._holder()
         return next(operator for operator in self._operators if operator.name == holder)
 
     def _phase(self, name: str) -> str:
         return str(self.plane.get("agentrun", name).get("status", {}).get("phase", ""))
 
-    def _reconciled(self, slug: str) -> bool:
-        """The Agent has its children and the status that says so, and the run made meanwhile was taken notice of."""
-        ready = self.plane.get("agent", slug).get("status", {}).get("phase") == "Ready"
-        return ready and self._phase(f"{slug}-orphan") != ""
+
+def _create(api: httpx2.Client, obj: dict[str, Any]) -> None:
+    plural = f"{obj['kind'].lower()}s"
+    api.post(f"{_GROUP}/namespaces/agents/{plural}", json=obj).raise_for_status()
+
+
+def _holder(api: httpx2.Client) -> str:
+    lease = api.get("/apis/coordination.k8s.io/v1/namespaces/agent-system/leases/agentops-operator").json()
+    return str(lease["spec"].get("holderIdentity") or "")
+
+
+def _reconciled(api: httpx2.Client, slug: str) -> bool:
+    """The Agent has its children and the status that says so, and the run made meanwhile was taken notice of."""
+    made = api.get(f"{_GROUP}/namespaces/agents/agents/{slug}").json().get("status", {}).get("phase")
+    orphan = api.get(f"{_GROUP}/namespaces/agents/agentruns/{slug}-orphan").json().get("status", {}).get("phase")
+    return made == "Ready" and bool(orphan)
 
 
 def main() -> int:
