@@ -45,10 +45,8 @@ class Builder:
         self._watches: list[_Watch] = []
         self._sources: list[Source] = []
         self._predicates: tuple[Predicate, ...] = ()
-        self._options = ControllerOptions(
-            max_concurrent=manager.options.max_concurrent,
-            cache_sync_timeout_s=manager.options.cache_sync_timeout_s,
-        )
+        self._options = ControllerOptions(cache_sync_timeout_s=manager.options.cache_sync_timeout_s)
+        self._workers: int | None = None
 
     def named(self, name: str) -> Self:
         """For metrics and logs; default is the lower-case kind. Unique in a manager."""
@@ -102,6 +100,7 @@ class Builder:
         """Fields of `ControllerOptions`."""
         try:
             self._options = evolve(self._options, **options)
+            self._workers = options.get("max_concurrent", self._workers)
         except TypeError as error:
             raise BuildError(f"unknown controller option: {error}") from error
         return self
@@ -120,6 +119,10 @@ class Builder:
         name = self._name or (self._for.kind.lower() if self._for else "")
         if not _NAME.fullmatch(name):
             raise BuildError(f"controller name {name!r} must match [a-z0-9_-]+; set it with named()")
+        if self._workers is None:
+            of_kind = self._manager.options.max_concurrent_of
+            workers = of_kind.get(self._for) if self._for is not None else None
+            self._options = evolve(self._options, max_concurrent=workers or self._manager.options.max_concurrent)
         default = self._manager.cluster
         sources = [
             KindSource(

@@ -120,6 +120,10 @@ class SharedInformer:
         """See `Informer.add_handler`."""
         return SharedRegistration(self, handler)
 
+    def count_failure(self, callback: str) -> None:
+        """A predicate, map or other function that was given objects of this kind raised."""
+        self.parts[0].count_failure(callback)
+
     def add_index(self, name: str, function: IndexFn) -> None:
         """Index existing and later objects. Raises ValueError when the name is taken."""
         for part in self.parts:

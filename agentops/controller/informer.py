@@ -182,7 +182,8 @@ class Informer:
         self.target = target
         clock = clock or SystemClock()
         rng = rng or random.Random()
-        self.store = Store(target.kind.resource)
+        self._observer = observer
+        self.store = Store(target.kind.resource, on_failure=lambda: self.count_failure("index"))
         self.fence = WriteFence()
         self._clock = clock
         self._rng = rng
@@ -298,6 +299,11 @@ class Informer:
         self._synced.set()
         self.fence.reached(self._seen_version)
 
+    def count_failure(self, callback: str) -> None:
+        """Somebody's function raised: a handler, transform, index, predicate or map."""
+        if self._observer is not None:
+            self._observer.failed(callback)
+
     def statistics(self) -> InformerStatistics:
         return InformerStatistics(
             resource=self.target.kind.resource,
@@ -372,6 +378,7 @@ class Informer:
                 raw = encode(self._transform(orjson.loads(raw)))
                 meta = decode_meta(raw)
         except Exception:
+            self.count_failure("transform")
             log.exception("transform.failed", resource=kind.resource, namespace=meta.namespace, name=meta.name)
         return Entry(kind, meta, raw, version_number(meta.resource_version))
 
@@ -387,6 +394,7 @@ class Informer:
         try:
             registration.handler(event)
         except Exception:
+            self.count_failure("handler")
             key: Key = event.entry.key
             log.exception(
                 "handler.failed", resource=self.target.kind.resource, type=event.type, namespace=key[0], name=key[1]

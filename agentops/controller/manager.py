@@ -69,6 +69,8 @@ class ManagerOptions:
     probes_bind: str | None = None
     grace_s: float = 30.0
     max_concurrent: int = 1
+    max_concurrent_of: Mapping[Kind, int] = field(factory=dict)
+    """Workers of the controllers for a kind; a controller's own option comes before it, `max_concurrent` after."""
     clock: Clock = field(factory=SystemClock)
     rng: random.Random = field(factory=random.Random, repr=False)
     namespaces: Namespaces = ()

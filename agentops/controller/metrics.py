@@ -194,6 +194,15 @@ class InformerMetrics:
         self._relists = registry.counter("informer_relists_total", "Lists per reason.", labels)
         self._restarts = registry.counter("informer_watch_restarts_total", "Watches opened again per reason.", labels)
 
+        self._failures = registry.counter(
+            "informer_callback_failures_total",
+            "Handlers, transforms, indices, predicates and maps that raised.",
+            ("group", "version", "resource", "callback"),
+        )
+
+    def failed(self, callback: str) -> None:
+        self._failures.labels(*self._kind, callback).inc()
+
     def relisted(self, reason: str) -> None:
         self._relists.labels(*self._kind, reason).inc()
 

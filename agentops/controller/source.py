@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import anyio
-from attrs import evolve
+import anyio.lowlevel
 
 from agentops.controller.cache import SharedInformer, SharedRegistration
 from agentops.controller.handlers import AsyncHandler, Handler, is_async
@@ -20,6 +20,9 @@ from agentops.telemetry.logging import get_logger
 from agentops.values.kinds import Kind
 
 log = get_logger("controller.source")
+
+_IN_ORDER = 1000
+_RETRY_MAX_S = 60.0
 
 LOW_PRIORITY = -100
 """Of objects that were there before the controller was, and of resyncs."""
@@ -41,7 +44,12 @@ class Source(Protocol):
 
 
 class _Filtered:
-    """Predicates and handler, shared by the sources."""
+    """Predicates and handler, shared by the sources.
+
+    Asynchronous handlers run in the source's own task, and so does what has to be mapped again because it
+    raised: no key is lost for an API server that did not answer a mapping. Events wait there in order; beyond a
+    thousand they are joined per object, of which the first and the last state are then mapped.
+    """
 
     def __init__(self, handler: Handler | AsyncHandler, predicates: Sequence[Predicate], low: int) -> None:
         self._handler = handler
@@ -49,7 +57,10 @@ class _Filtered:
         self._low = low
         self._async = is_async(handler)
         self._enqueue: Enqueue | None = None
-        self._waiting: dict[Key, ObjectEvent] = {}
+        self._waiting: deque[tuple[ObjectEvent, int]] = deque()  # with how often each has failed
+        self._joined: dict[Key, ObjectEvent] = {}
+        self._again: dict[Key, tuple[float, ObjectEvent, int]] = {}
+        self._again_at = float("inf")
         self._arrived = anyio.Event()
 
     def _on_event(self, event: ObjectEvent) -> None:
@@ -58,7 +69,12 @@ class _Filtered:
         if self._async:
             self._defer(event)
             return
-        self._put(cast(Handler, self._handler).requests(event), event)
+        try:
+            requests = cast(Handler, self._handler).requests(event)
+        except Exception as error:
+            self._retry(event, 0, error)
+        else:
+            self._put(requests, event)
 
     def _passes(self, event: ObjectEvent) -> bool:
         for predicate in self._predicates:
@@ -66,42 +82,83 @@ class _Filtered:
                 if not predicate(event):
                     return False
             except Exception:
+                self._count_failure("predicate")
                 log.exception("predicate.failed", namespace=event.entry.key[0], name=event.entry.key[1])
         return True
 
     def _put(self, requests: Iterable[Request], event: ObjectEvent) -> None:
-        assert self._enqueue is not None
+        if self._enqueue is None:
+            return  # stopped meanwhile
         priority = self._low if event.initial or event.resync else 0
         for request in requests:
             self._enqueue(request, priority)
 
+    def _count_failure(self, callback: str) -> None:
+        """For metrics, where there are any."""
+
+    # in the source's task
+
     def _defer(self, event: ObjectEvent) -> None:
-        """Joined per object, so the informer never waits and memory is bounded by the number of objects."""
+        if len(self._waiting) < _IN_ORDER and not self._joined:
+            self._waiting.append((event, 0))
+        else:
+            key = event.entry.key
+            self._joined[key] = _join(self._joined.pop(key, None), event)
+        self._arrived.set()
+
+    def _retry(self, event: ObjectEvent, failed: int, error: Exception) -> None:
+        self._count_failure("map")
         key = event.entry.key
-        waiting = self._waiting.pop(key, None)
-        if waiting is not None and event.old is None:
-            event = evolve(event, type="update", old=waiting.entry, initial=False)
-        elif waiting is not None:
-            event = evolve(event, old=waiting.old or event.old, initial=False)
-        self._waiting[key] = event
+        delay_s = min(2.0**failed, _RETRY_MAX_S)
+        write = log.warning if failed else log.exception
+        text = f"{type(error).__name__}: {error}"
+        write("map.failed", namespace=key[0], name=key[1], error=text, retry_s=delay_s)
+        known = self._again.pop(key, None)
+        at = anyio.current_time() + delay_s
+        self._again[key] = at, _join(known[1] if known else None, event), failed + 1
+        self._again_at = min(self._again_at, at)
         self._arrived.set()
 
     async def run(self) -> None:
-        if not self._async:
-            return
+        """Map what waits, until cancelled."""
         while True:
-            while self._waiting:
-                key = next(iter(self._waiting))
-                event = self._waiting.pop(key)
-                try:
-                    requests = await cast(AsyncHandler, self._handler).requests_async(event)
-                except Exception:
-                    log.exception("map.failed", namespace=key[0], name=key[1])
-                else:
-                    self._put(requests, event)
+            if anyio.current_time() >= self._again_at:
+                self._take_due()
+            if not self._waiting and self._joined:
+                key = next(iter(self._joined))
+                self._waiting.append((self._joined.pop(key), 0))
+            if self._waiting:
+                await self._map(*self._waiting.popleft())
+                continue
             self._arrived = anyio.Event()
-            if not self._waiting:
+            with anyio.CancelScope(deadline=self._again_at):
                 await self._arrived.wait()
+
+    def _take_due(self) -> None:
+        now = anyio.current_time()
+        for key in [key for key, (at, _, _) in self._again.items() if at <= now]:
+            _, event, failed = self._again.pop(key)
+            self._waiting.append((event, failed))
+        self._again_at = min((at for at, _, _ in self._again.values()), default=float("inf"))
+
+    async def _map(self, event: ObjectEvent, failed: int) -> None:
+        try:
+            if self._async:
+                requests = await cast(AsyncHandler, self._handler).requests_async(event)
+            else:
+                requests = cast(Handler, self._handler).requests(event)
+                await anyio.lowlevel.checkpoint()
+        except Exception as error:
+            self._retry(event, failed, error)
+        else:
+            self._put(requests, event)
+
+
+def _join(first: ObjectEvent | None, then: ObjectEvent) -> ObjectEvent:
+    """One event of both, from the first state to the last; also of a deletion, whose last state is mapped too."""
+    if first is None:
+        return then
+    return ObjectEvent("update", first.old or first.new, then.entry)
 
 
 class KindSource(_Filtered):
@@ -136,6 +193,9 @@ class KindSource(_Filtered):
 
     def why_not_synced(self) -> str:
         return self._informer.last_error or "the first list has not been answered"
+
+    def _count_failure(self, callback: str) -> None:
+        self._informer.count_failure(callback)
 
 
 class FuncSource:

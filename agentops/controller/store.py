@@ -62,8 +62,9 @@ class Store:
     An index function that raises is logged and finds the object under nothing.
     """
 
-    def __init__(self, name: str = "") -> None:
+    def __init__(self, name: str = "", on_failure: Callable[[], None] | None = None) -> None:
         self._name = name
+        self._on_failure = on_failure
         self._entries: dict[Key, Entry] = {}
         self._namespaces: dict[str, dict[Key, None]] = {}
         self._functions: dict[str, IndexFn] = {}
@@ -178,6 +179,8 @@ class Store:
         try:
             values = frozenset(self._functions[name](obj))
         except Exception:
+            if self._on_failure is not None:
+                self._on_failure()
             log.exception("index.failed", store=self._name, index=name, namespace=key[0], name=key[1])
             values = frozenset()
         if values == self._indexed[name].get(key, frozenset()):
@@ -209,7 +212,7 @@ class Replacement:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._next = Store(store._name)
+        self._next = Store(store._name, store._on_failure)
         for name, function in store._functions.items():
             self._next.add_index(name, function)
 
