@@ -96,12 +96,17 @@ def test_comparison_fills_every_figure_of_a_contender(tmp_path: Path) -> None:
     assert result.figures["agentops"]["writes_at_rest"]["max"] == 0
 
 
-@pytest.mark.parametrize("mode", ["pages", "whole", "stream"])
-def test_ingest_takes_in_lists_of_every_form_and_every_event(mode: str) -> None:
-    arguments = ("--objects", "60", "--events", "60", "--rounds", "1", "--mode", mode, "--contenders", "agentops")
+def test_ingest_fills_every_figure_of_a_contender() -> None:
+    arguments = ("--objects", "60", "--events", "60", "--rounds", "1", "--contenders", "agentops")
     result = ingest.run(settings(ingest, *arguments))
     assert result.details["failures"] == {}
     assert set(result.figures["agentops"]) == set(ingest.METRICS)
+
+
+@pytest.mark.parametrize("options", [("--no-streaming",), ("--no-streaming", "--ignore-limit")])
+def test_ingest_takes_in_lists_that_are_not_streamed(tmp_path: Path, options: tuple[str, ...]) -> None:
+    found = ingest.measure(own_command("benchmarks.ingest_ours"), tmp_path, "ours", 60, 60, *options)
+    assert min(found["list_per_s"], found["events_per_s"]) > 0
 
 
 def test_idle_and_storm_measure_a_manager_from_outside() -> None:

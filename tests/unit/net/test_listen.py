@@ -42,8 +42,6 @@ def test_a_foreign_host_is_refused() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", ""])
 def test_an_answer_in_two_parts_does_not_wait_for_the_peers_acknowledgement(host: str) -> None:
     with bind(ListenAddress(host, 0)) as listening:
-        with socket.create_connection(("127.0.0.1", listening.getsockname()[1])):
-            listening.setblocking(True)
-            accepted, _ = listening.accept()
-            with accepted:
-                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        listening.setblocking(True)
+        with socket.create_connection(("127.0.0.1", listening.getsockname()[1])), listening.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
