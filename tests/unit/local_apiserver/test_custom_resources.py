@@ -285,3 +285,28 @@ async def test_optional_old_self_runs_on_create_too(api: Api) -> None:
     assert (await api.post(WIDGETS, body)).status == 201
     assert "only up" in (await api.patch(f"{WIDGETS}/a", {"spec": {"n": 4}})).message
     assert (await api.patch(f"{WIDGETS}/a", {"spec": {"n": 6}})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "rule", "told"),
+    [
+        ({"type": "integer"}, "self.foo < 5", "cannot be the operand of a select operation"),
+        ({"type": "string"}, "self < 5", "no matching overload"),
+        ({"type": "array", "items": {"type": "integer"}}, "self.exists(x, x > 'a')", "no matching overload"),
+        ({"type": "integer"}, "self <= 5.5", ""),
+        ({"type": "number"}, "self <= 5", ""),
+        ({"type": "string", "format": "duration"}, "self < duration('1h')", ""),
+        ({"type": "string"}, "self == oldSelf || self in ['a']", ""),
+    ],
+)
+async def test_a_rule_that_does_not_fit_its_fields_type_is_refused_with_the_crd(
+    api: Api, field: dict[str, Any], rule: str, told: str
+) -> None:
+    """A cluster type-checks rules when the CRD is created; a mistake found at the first write is found too late."""
+    crd = widget_crd()
+    version = crd["spec"]["versions"][0]
+    field["x-kubernetes-validations"] = [{"rule": rule}]
+    version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["extra"] = field
+    reply = await api.post(CRDS, crd)
+    assert reply.status == (422 if told else 201), reply.message
+    assert told in str(reply.body)

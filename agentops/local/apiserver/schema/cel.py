@@ -65,7 +65,8 @@ class Rule:
 
 
 @cache
-def _environment() -> Any:
+def _environment(self_type: str = "") -> Any:
+    """Where rules are compiled. `self_type` as `_type_of` writes it; "" is any, which is what they are run with."""
     try:
         from cel_expr_python import cel
         from cel_expr_python.ext import ext_math, ext_optional, ext_strings
@@ -73,9 +74,11 @@ def _environment() -> Any:
         raise CelError("CEL rules need the cel-expr-python package; install agentops-platform[local]") from error
     from agentops.local.apiserver.schema.cel_functions import kubernetes_functions
 
-    dyn = cel.Type.DYN
+    value = getattr(cel.Type, self_type.lstrip("[") or "DYN")
+    for _ in range(self_type.count("[")):
+        value = cel.Type.List(value)
     return cel.NewEnv(
-        variables={"self": dyn, "oldSelf": dyn, _PRESENT: cel.Type.BOOL},
+        variables={"self": value, "oldSelf": value, _PRESENT: cel.Type.BOOL},
         extensions=[
             ext_strings.ExtStrings(),
             ext_math.ExtMath(),
@@ -86,16 +89,40 @@ def _environment() -> Any:
 
 
 @cache
-def _program(source: str) -> Any:
+def _program(source: str, self_type: str = "") -> Any:
     try:
-        return _environment().compile(source)
+        return _environment(self_type).compile(source)
     except RuntimeError as error:
         raise CelError(str(error).removesuffix(" [INVALID_ARGUMENT]").removeprefix("INVALID_ARGUMENT: ")) from error
 
 
+def _check_types(source: str, self_type: str) -> None:
+    try:
+        if self_type:
+            _program(source, self_type)
+    except CelError as error:
+        # Kubernetes lets numbers of different types be compared; the library does when their types are not known.
+        if "'(int, double)'" not in str(error):
+            raise
+
+
+def _type_of(schema: Schema) -> str:
+    """The type rules see, if it is a scalar's or a list's of them: `INT`, `[STRING`. "" for everything else."""
+    if schema.int_or_string or schema.preserve or schema.nullable:
+        return ""
+    if schema.type == "array" and schema.items is not None:
+        inner = _type_of(schema.items)
+        return f"[{inner}" if inner else ""
+    if schema.type == "string":
+        return {"date-time": "TIMESTAMP", "duration": "DURATION", "byte": "", "date": ""}.get(schema.format, "STRING")
+    return {"integer": "INT", "boolean": "BOOL"}.get(schema.type, "")
+
+
 def compile_rule(source: str, schema: Schema, *, message: bool = False, optional_old: bool = False) -> Rule:
     """A rule or message expression for a value of `schema`. Raises CelError."""
-    program = _program(_with_optional_old(source) if optional_old else source)
+    whole = _with_optional_old(source) if optional_old else source
+    _check_types(whole, _type_of(schema))
+    program = _program(whole)
     wanted = "STRING" if message else "BOOL"
     result = program.return_type().name() if hasattr(program.return_type(), "name") else str(program.return_type())
     if str(result).upper() not in (wanted, "DYN"):
