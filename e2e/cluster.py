@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import anyio
@@ -20,6 +20,9 @@ from agentops.api.runs import TOKEN_HEADER
 from agentops.kube import AiohttpTransport, ApiClient, load_config
 from agentops.kube.kinds import SECRET
 
+if TYPE_CHECKING:  # commands beside pytest have no tests/ on their path
+    from support.collector import Collector
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
@@ -27,10 +30,12 @@ BIN = Path(sys.executable).parent
 class Cluster:
     """kubectl on one cluster, and `agentops` beside it."""
 
-    def __init__(self, kubeconfig: Path, state_dir: Path | None) -> None:
+    def __init__(self, kubeconfig: Path, state_dir: Path | None, collector: Collector | None = None) -> None:
         self.kubeconfig = kubeconfig
         self.state_dir = state_dir
         """The local plane's state dir; None on a real cluster."""
+        self.collector = collector
+        """Where every pod's spans arrive; None where pods cannot reach the test."""
         self.env = {**os.environ, "KUBECONFIG": str(kubeconfig), "PATH": f"{BIN}:{os.environ['PATH']}"}
         self._kubectl = shutil.which("kubectl", path=str(BIN)) or shutil.which("kubectl") or "kubectl"
 

@@ -17,6 +17,7 @@ import pytest
 import tiers
 from cluster import Cluster
 from objects import SCRIPT, agent, scripted_model
+from support.collector import collecting
 
 
 def pytest_configure() -> None:
@@ -43,13 +44,14 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if given:
         yield Cluster(Path(given), None)
         return
-    with tempfile.TemporaryDirectory(prefix="agentops-e2e-") as directory:
+    with tempfile.TemporaryDirectory(prefix="agentops-e2e-") as directory, collecting() as collector:
         state = Path(directory)
         up = subprocess.run(
             [sys.executable, "-m", "agentops", "local", "up", "--detach", "--state-dir", str(state),
              "--audit-log", str(state / "audit.log"), "--backoff-scale", "0.2",
-             "--isolation", tiers.TIERS[request.param]],
+             "--isolation", tiers.TIERS[request.param], "--pod-env", "OTEL_EXPORTER_OTLP_ENDPOINT"],
             capture_output=True, text=True, check=False, timeout=120,
+            env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url},
         )  # fmt: skip
         assert up.returncode == 0, up.stdout + up.stderr
         kubeconfig = state / "kubeconfig"
@@ -60,7 +62,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             ).stdout
         )  # fmt: skip
         try:
-            yield Cluster(kubeconfig, state)
+            yield Cluster(kubeconfig, state, collector)
         finally:
             subprocess.run([sys.executable, "-m", "agentops", "local", "down", "--state-dir", str(state)], check=False)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from opentelemetry.trace import Link, get_current_span
+
 from agentops.api.conditions import ConditionType, RunPhase
 from agentops.api.defaults import timeout_s
 from agentops.api.kinds import AGENT_RUN
@@ -105,10 +107,15 @@ class RunWork:
         return (self.now - since).total_seconds() if since else 0.0
 
     def dispatch_trace(self, mode: str) -> str | None:
-        """The traceparent of this dispatch: a span under the caller's, or the caller's own when nothing is traced."""
+        """The traceparent of this dispatch: a span under the caller's, or the caller's own when nothing is traced.
+
+        Without a caller's it is under the reconcile; with one the reconcile is linked, being in a trace of its own.
+        """
         parent = self.run.metadata.annotations.get(TRACEPARENT)
         carried: dict[str, str] = {}
-        with _tracer.start_as_current_span(f"operator.dispatch.{mode}", context=extract(parent)) as span:
+        reconcile = get_current_span().get_span_context()
+        links = [Link(reconcile)] if parent and reconcile.is_valid else []
+        with _tracer.start_as_current_span(f"operator.dispatch.{mode}", context=extract(parent), links=links) as span:
             span.set_attributes({"agentrun.name": self.name, "agent.mode": mode})
             inject(carried)
         return carried.get("traceparent") or parent

@@ -14,6 +14,7 @@ Caveats
 from __future__ import annotations
 
 from collections import deque
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import anyio
@@ -21,12 +22,12 @@ import anyio.abc
 import orjson
 from attrs import define
 from opentelemetry import context
-from opentelemetry.context import Context
 
 from agentops.api.codec import from_wire, to_wire
 from agentops.api.memory import NewObservation, SavedObservation
 from agentops.clients.memory import MemoryClient, MemoryUnavailable
-from agentops.telemetry.logging import get_logger
+from agentops.telemetry.logging import bind, bound, get_logger
+from agentops.telemetry.tracing import extract, inject
 
 log = get_logger("runtime.outbox")
 
@@ -48,12 +49,11 @@ class Shelf(Protocol):
 
 @define
 class _Write:
-    """`body` is `{op, …}`; `answer` is set when the service took it, `refusal` when it never will."""
+    """`body` is `{op, …, run?, traceparent?}`, the last two of who wrote it, so that the call to the service stands in
+    that trace however late it is; `answer` is set when the service took it, `refusal` when it never will."""
 
     id: int
     body: dict[str, Any]
-    trace: Context | None = None
-    """Of who wrote it, so that the call to the service stands in that trace."""
     answer: SavedObservation | None = None
     refusal: MemoryUnavailable | None = None
     done: bool = False
@@ -125,7 +125,8 @@ class Outbox:
         async with self._adding:
             if len(self._queue) >= CAPACITY:
                 raise MemoryUnavailable(f"{CAPACITY} writes wait for the memory service already: {self.error}")
-            write = _Write(await self._store.outbox_add(orjson.dumps(body)), body, context.get_current())
+            body = {**body, **_origin()}
+            write = _Write(await self._store.outbox_add(orjson.dumps(body)), body)
             self._queue.append(write)
         if len(self._queue) == 1:  # else it is at work, or pausing for the ones before
             self._begin_work()
@@ -141,7 +142,15 @@ class Outbox:
 
     async def _delivered(self, write: _Write) -> bool:
         """Whether the service took or refused the write; False when it is away."""
-        before = context.attach(write.trace or context.get_current())
+        run = write.body.get("run")
+        before = context.attach(extract(write.body.get("traceparent")) or context.get_current())
+        try:
+            with bind(run=run) if run else nullcontext():
+                return await self._answered(write)
+        finally:
+            context.detach(before)
+
+    async def _answered(self, write: _Write) -> bool:
         try:
             await self._deliver(write)
         except MemoryUnavailable as error:
@@ -153,8 +162,6 @@ class Outbox:
             write.refusal = error
         else:
             self.error = None
-        finally:
-            context.detach(before)
         write.done = True
         return True
 
@@ -166,3 +173,11 @@ class Outbox:
                 await self._client.end_session(session, messages)
             case {"op": "save", "observation": observation}:
                 write.answer = await self._client.save(from_wire(NewObservation, observation))
+
+
+def _origin() -> dict[str, str]:
+    """Run and trace of whoever is writing, without what there is none of."""
+    carried: dict[str, str] = {}
+    inject(carried)
+    run = str(bound().get("run", ""))
+    return ({"run": run} if run else {}) | ({"traceparent": carried["traceparent"]} if carried else {})

@@ -19,6 +19,10 @@ if TYPE_CHECKING:  # the SDK is two megabytes, for those who export
     from opentelemetry.sdk.trace.export import SpanExporter
 
 
+EXPORT_TIMEOUT_S = 3.0
+"""How long one export may take, retries included."""
+
+
 def tracer(name: str) -> trace.Tracer:
     """A component's tracer; without `configure` its spans go nowhere and cost nothing."""
     return trace.get_tracer(f"agentops.{name}", __version__)
@@ -38,7 +42,9 @@ def configure(
             return None
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-        exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces")
+        # its default of 10 s is also what a role waits at its end for a collector that is away
+        timeout_s = None if os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT") else EXPORT_TIMEOUT_S
+        exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces", timeout=timeout_s)
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor

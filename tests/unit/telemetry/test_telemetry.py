@@ -1,6 +1,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -70,3 +72,16 @@ def test_a_malformed_traceparent_is_no_parent() -> None:
     assert extract(None) is None
     assert extract("garbage") is None
     assert extract("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01") is not None
+
+
+def test_without_an_endpoint_there_is_no_sdk_and_no_thread() -> None:
+    code = (
+        "import sys, threading\n"
+        "from agentops.telemetry import tracing\n"
+        "assert tracing.configure('x', None) is None\n"
+        "with tracing.tracer('x').start_as_current_span('s') as span:\n"
+        "    assert not span.is_recording()\n"
+        "print('opentelemetry.sdk' in sys.modules, threading.active_count())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "1"]
