@@ -1,4 +1,4 @@
-"""Building the operator: a manager, five reconcilers, and the two background tasks they share."""
+"""Building the operator: a manager, five reconcilers, and the three background tasks they share."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from agentops.kube.kinds import POD
 from agentops.kube.transport import Transport
 from agentops.net.resolve import http_client
 from agentops.operator.follower import RunFollower
+from agentops.operator.obstacles import Obstacles
 from agentops.operator.options import LEASE_NAME, OperatorOptions
 from agentops.operator.prober import EndpointProber
 from agentops.operator.reconcilers.agent import AgentReconciler
@@ -65,6 +66,7 @@ class Operator:
         self._runtime_http: httpx2.AsyncClient | None = None
         self.prober = EndpointProber(http, lambda request: self._wake("provider", request), clock)
         self.follower = RunFollower(lambda request: self._wake("agentrun", request), clock)
+        self.obstacles = Obstacles(client, lambda request: self._wake("agent", request), clock)
         tokens = TokenKeeper(client, recorder, random_text)
         modes: dict[str, Mode] = {
             "daemon": DaemonRuns(client, recorder, self.follower, clock, self._client_for),
@@ -81,6 +83,7 @@ class Operator:
                 runtime_image=runtime_image,
                 endpoints=options.endpoints,
                 operator_namespace=options.pod_namespace,
+                obstacles=self.obstacles,
             ),
             run=AgentRunReconciler(
                 client, recorder, RunMetrics(self.manager.registry), clock, modes, ttl_s=options.run_ttl_s
@@ -92,6 +95,7 @@ class Operator:
         )
         self.manager.add(self.prober.run, name="endpoint prober")
         self.manager.add(self.follower.run, name="run follower")
+        self.manager.add(self.obstacles.run, name="obstacles")
 
     async def run(self) -> None:
         """Until cancelled; then what runs is finished, the Lease given back and the last Events written."""

@@ -13,6 +13,7 @@
 | Job                     | its run                                          | controller reference            |
 | AgentRun                | itself; it admits the next when it is over       | the agent's lock                |
 | Service of a memory     | itself, for its token; Agents that name it       | index Agent `memory`            |
+| somebody else's object  | the Agent in whose way it stands                 | obstacles                       |
 | answer of an agent pod  | the run                                          | follower                        |
 | answer of an endpoint   | the Provider                                     | prober                          |
 """

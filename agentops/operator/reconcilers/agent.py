@@ -5,9 +5,7 @@ Guarantees
     roll-outs only: children that exist are kept as they were last rendered. After a restart of the
     operator that memory is gone, and until the blocker goes the roll-out's children are left alone.
     Objects of somebody else are never touched.
-
-Caveats
-    Nothing watches objects without our labels, so one in the way is looked at again every minute.
+    What waits for such an object to go is woken when it does.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from agentops.api.conditions import AgentPhase, ConditionType, Reason
 from agentops.api.kinds import AGENT
 from agentops.api.objects import decode
 from agentops.api.types import Agent
-from agentops.controller import Client, EventRecorder, ForeignObject, Request, Result
+from agentops.controller import Client, EventRecorder, ForeignObject, Request
 from agentops.controller.owners import is_controlled_by
 from agentops.kube.errors import ApiError, NotFound
 from agentops.kube.kinds import (
@@ -33,16 +31,18 @@ from agentops.kube.kinds import (
     PVC,
     ROLE,
     ROLE_BINDING,
+    SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
 )
 from agentops.operator import plan
-from agentops.operator.children import ChildWriter
+from agentops.operator.children import KINDS, ChildWriter
 from agentops.operator.objects import names
 from agentops.operator.objects.deployment import selector
 from agentops.operator.objects.env import Endpoints
 from agentops.operator.objects.meta import child_labels
 from agentops.operator.objects.security import compute_violations
+from agentops.operator.obstacles import Obstacle, Obstacles
 from agentops.operator.plan import Manifest, Rendering
 from agentops.operator.reconcilers.fields import report_fields
 from agentops.operator.review import Review, Reviewer
@@ -58,7 +58,6 @@ log = get_logger("operator.agent")
 
 SWEPT: tuple[Kind, ...] = (DEPLOYMENT, SERVICE, NETWORK_POLICY, ROLE_BINDING, ROLE, SERVICE_ACCOUNT, PVC)
 """Kinds of children that a spec can stop wanting, in the order in which they are deleted."""
-FOREIGN_RETRY_S = 60.0
 
 
 @define(slots=True)
@@ -74,6 +73,8 @@ class _Story:
     children: list[Manifest] = field(factory=list)
     problems: list[tuple[str, str]] = field(factory=list)
     """(reason, message) of children that could not be applied."""
+    obstacles: list[Obstacle] = field(factory=list)
+    """Objects of somebody else in the place of children."""
     failure: Exception | None = None
     """Why this reconcile must be tried again, once the status is written."""
 
@@ -95,6 +96,7 @@ class AgentReconciler:
         runtime_image: str,
         endpoints: Endpoints,
         operator_namespace: str,
+        obstacles: Obstacles,
     ) -> None:
         self._client = client
         self._recorder = recorder
@@ -103,15 +105,17 @@ class AgentReconciler:
         self._runtime_image = runtime_image
         self._endpoints = endpoints
         self._operator_namespace = operator_namespace
+        self._obstacles = obstacles
         self._reviewer = Reviewer(client)
         self._children = ChildWriter(client)
         self._last_good: dict[Request, tuple[str, Rendering]] = {}
 
-    async def reconcile(self, request: Request) -> Result | None:
+    async def reconcile(self, request: Request) -> None:
         found = await self._client.try_get(AGENT, request.name, request.namespace)
         if found is None or found["metadata"].get("deletionTimestamp"):
             self._last_good.pop(request, None)  # the children go with the Agent, by their owner references
-            return None
+            self._obstacles.expect(request, ())
+            return
         story = self._open(found)
         own = await self._token(story)
         if own is not None:
@@ -123,9 +127,9 @@ class AgentReconciler:
             await self._sweep(story)
         await self._tell(story)
         await story.draft.save(self._client)
+        self._obstacles.expect(request, story.obstacles)
         if story.failure is not None:
             raise story.failure
-        return Result(requeue_after=FOREIGN_RETRY_S) if story.problems else None
 
     def _open(self, found: dict[str, Any]) -> _Story:
         return _Story(obj=found, agent=decode(Agent, found), draft=StatusDraft(AGENT, found, self._clock.now()))
@@ -137,7 +141,9 @@ class AgentReconciler:
             made = (names.TOKEN_KEY, names.SALT_KEY)
             return await self._tokens.ensure(story.obj, labelled, made, (names.MEMORY_TOKEN_KEY,))
         except ForeignObject as error:
+            meta = story.agent.metadata
             story.problems.append((Reason.FOREIGN_OBJECT, str(error)))
+            story.obstacles.append(Obstacle(SECRET, meta.namespace, names.token_secret(meta.name)))
             return None
 
     async def _render(self, story: _Story) -> Rendering | None:
@@ -166,7 +172,9 @@ class AgentReconciler:
             try:
                 await self._children.ensure(child, story.obj)
             except ForeignObject as error:
+                meta = child["metadata"]
                 story.problems.append((Reason.FOREIGN_OBJECT, str(error)))
+                story.obstacles.append(Obstacle(KINDS[child["kind"]], meta["namespace"], meta["name"]))
             except ApiError as error:
                 what = f"{child['kind']} {child['metadata']['namespace']}/{child['metadata']['name']}"
                 story.problems.append((Reason.APPLY_FAILED, f"{what}: {error.message}"))

@@ -227,6 +227,34 @@ async def test_an_object_of_somebody_else_is_left_alone_and_named(plane: Operato
     assert "ownerReferences" not in service["metadata"]
 
 
+@pytest.mark.parametrize("what", ["Service", "Secret"])
+async def test_an_agent_goes_on_as_soon_as_a_foreign_object_is_out_of_its_way(plane: OperatorPlane, what: str) -> None:
+    kind = {"Service": SERVICE, "Secret": SECRET}[what]
+    meta = {"name": {"Service": "hello", "Secret": "hello-token"}[what], "namespace": NAMESPACE}
+    body = {"spec": {"ports": [{"port": 80}]}} if what == "Service" else {"stringData": {"mine": "yes"}}
+    await plane.create({"apiVersion": "v1", "kind": what, "metadata": meta, **body})
+    await plane.create(provider_object(), agent_object())
+    await plane.until(AGENT, "hello", has("ChildrenReady", "False", "ForeignObject"))
+    await plane.client.delete(kind, meta["name"], NAMESPACE)
+    await plane.until(AGENT, "hello", has("ChildrenReady", "True"))
+    await plane.start_daemon()
+    assert (await plane.get(kind, meta["name"]))["metadata"]["ownerReferences"][0]["name"] == "hello"
+
+
+async def test_an_agent_takes_over_what_its_user_hands_to_it(plane: OperatorPlane) -> None:
+    meta = {"name": "hello-agent", "namespace": NAMESPACE}
+    await plane.client.create(SERVICE_ACCOUNT, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
+    await plane.create(provider_object(), agent_object())
+    blocked = await plane.until(AGENT, "hello", has("ChildrenReady", "False", "ForeignObject"))
+    owner = {"apiVersion": AGENT.api_version, "kind": "Agent", "name": "hello", "uid": blocked["metadata"]["uid"]}
+    await plane.patch(
+        SERVICE_ACCOUNT, "hello-agent", {"metadata": {"ownerReferences": [{**owner, "controller": True}]}}
+    )
+    await plane.until(AGENT, "hello", has("ChildrenReady", "True"))
+    taken = await plane.get(SERVICE_ACCOUNT, "hello-agent")
+    assert taken["metadata"]["labels"][labels.AGENT] == "hello"
+
+
 async def test_an_upgraded_operator_restarts_nobody_until_asked(bare: OperatorPlane) -> None:
     from agentops.operator import app
 
