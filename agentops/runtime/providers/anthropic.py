@@ -44,6 +44,8 @@ VENDOR_URL = "https://api.anthropic.com"
 MAX_OUTPUT_TOKENS = 8192
 """The API wants a limit with every call; this one holds when the agent sets none."""
 
+LEFT_OUT = "[The beginning of the conversation is left out.]"
+
 _CACHED: Mapping[str, str] = {"type": "ephemeral"}
 _FINISH: Mapping[str, FinishReason] = {
     "end_turn": "stop",
@@ -323,6 +325,8 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         if message.role == "system" or not blocks:
             continue
         role = "assistant" if message.role == "assistant" else "user"
+        if not wire and role == "assistant":  # trimming left the middle of a turn; the API wants the user first
+            wire.append({"role": "user", "content": [{"type": "text", "text": LEFT_OUT}]})
         if wire and wire[-1]["role"] == role:
             wire[-1]["content"] += blocks
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from urllib.parse import urljoin, urlsplit
@@ -22,6 +23,8 @@ from agentops.runtime.tools.base import Arguments, ToolOutput, schema
 MAX_BYTES = 2 << 20
 MAX_REDIRECTS = 5
 TIMEOUT_S = 30.0
+
+_HEADERS = {"Accept": "text/*, application/json, */*;q=0.1", "Accept-Encoding": "gzip"}
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[list[str]]]
@@ -110,7 +113,7 @@ class FetchTool:
         address = await self._checked_address(host, port)
         literal = f"[{address}]" if ":" in address else address
         target = parts._replace(netloc=f"{literal}:{port}", fragment="").geturl()
-        request = self._client.build_request("GET", target, headers={"Accept": "text/*, application/json, */*;q=0.1"})
+        request = self._client.build_request("GET", target, headers=_HEADERS)
         request.headers["Host"] = parts.netloc.rpartition("@")[2]
         if parts.scheme == "https":
             request.extensions = {**request.extensions, "sni_hostname": host}
@@ -134,24 +137,42 @@ class FetchTool:
 
     async def _read(self, url: str, final: str, response: httpx2.Response) -> ToolOutput:
         content_type = response.headers.get("content-type", "")
-        body = bytearray()
-        async with aclosing(response.aiter_bytes(65536)) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    break
         metadata = {"ui": "web-fetch", "url": url, "statusCode": response.status_code, "contentType": content_type}
+        body = await _body(url, response)
         if final != url:
             metadata["finalUrl"] = final
         if b"\0" in body[:8192]:
             raise ToolFault(f"{url} is not text ({content_type or 'no content type'})", metadata)
         charset = response.charset_encoding or "utf-8"
         try:
-            text = bytes(body[:MAX_BYTES]).decode(charset, "replace")
+            text = body[:MAX_BYTES].decode(charset, "replace")
         except LookupError:
-            text = bytes(body[:MAX_BYTES]).decode("utf-8", "replace")
+            text = body[:MAX_BYTES].decode("utf-8", "replace")
         if len(body) > MAX_BYTES:
             text += f"\n\n[stopped after {MAX_BYTES} bytes]"
         if response.status_code >= 400:
             raise ToolFault(f"{url} answered HTTP {response.status_code}\n{text}", metadata)
         return ToolOutput(text or "(empty body)", metadata)
+
+
+async def _body(url: str, response: httpx2.Response) -> bytes:
+    """The first bytes of the body, one more than `MAX_BYTES` at the most.
+
+    Unpacked here and not by the client, which would unpack a whole packet before anybody can count: a
+    kilobyte of gzip can be a megabyte.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip"):
+        raise ToolFault(f"{url} answers in the encoding {encoding[:40]!r}, which was not asked for")
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if "gzip" in encoding else None
+    body = bytearray()
+    async with aclosing(response.aiter_raw(65536)) as chunks:
+        async for chunk in chunks:
+            room = MAX_BYTES + 1 - len(body)
+            try:
+                body += unpack.decompress(chunk, room) if unpack is not None else chunk[:room]
+            except zlib.error as error:
+                raise ToolFault(f"{url}: the body is not gzip although it says so: {error}") from None
+            if len(body) > MAX_BYTES:
+                break
+    return bytes(body)

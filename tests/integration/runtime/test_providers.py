@@ -21,6 +21,7 @@ from agentops.api.runtime_config import ProviderConfig
 from agentops.net.resolve import http_client
 from agentops.runtime.errors import ProviderAuthFault, ProviderFault
 from agentops.runtime.messages import Message, ReasoningPart, TextPart, ToolCallPart, ToolResultPart, user
+from agentops.runtime.providers.anthropic import LEFT_OUT
 from agentops.runtime.providers.base import (
     Adapter,
     CallOptions,
@@ -491,6 +492,26 @@ async def test_a_turn_taken_over_from_another_vendor_goes_on_without_thinking(tm
         await ask(model, history(ReasoningPart("theirs")))
         await ask(model, history(ReasoningPart("ours", "sig")))
         assert ["thinking" in seen["body"] for seen in await requests()] == [False, True]
+
+
+async def test_a_conversation_cut_in_the_middle_of_a_turn_begins_with_the_user(tmp_path: Path) -> None:
+    history = [Message("assistant", (ToolCallPart("c1", "bash", "{}"),))]
+    history += [Message("tool", (ToolResultPart("c1", "bash", "ok"),)), user("go on")]
+    async with adapter(tmp_path, "anthropic", [{"text": "x"}]) as (model, requests):
+        await ask(model, history)
+        sent = (await requests())[-1]["body"]["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "user"]
+    assert sent[0]["content"] == [{"type": "text", "text": LEFT_OUT}]
+
+
+async def test_what_stays_the_same_is_cached_apart_from_what_a_turn_adds(tmp_path: Path) -> None:
+    async with adapter(tmp_path, "anthropic", [{"text": "x"}]) as (model, requests):
+        await ask(model, system=SystemPrompt("You are sre.", "<memory:context>…"))
+        system = (await requests())[-1]["body"]["system"]
+    assert [(block["text"], "cache_control" in block) for block in system] == [
+        ("You are sre.", True),
+        ("<memory:context>…", False),
+    ]
 
 
 async def test_the_key_goes_as_x_api_key_to_another_server_unless_the_headers_say_otherwise(tmp_path: Path) -> None:

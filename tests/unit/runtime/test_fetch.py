@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import ipaddress
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
 
 import httpx2
 import pytest
@@ -31,8 +33,24 @@ async def resolve(host: str, port: int) -> list[str]:
         return NAMES[host]
 
 
+class Wire(httpx2.AsyncByteStream):
+    """A body as it comes from the network, in one packet."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._data
+
+
 def tool(handler: Callable[[httpx2.Request], httpx2.Response]) -> FetchTool:
-    return FetchTool(httpx2.AsyncClient(transport=httpx2.MockTransport(handler)), resolve=resolve)
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        response = handler(request)
+        if isinstance(response.stream, Wire):
+            return response
+        return httpx2.Response(response.status_code, headers=response.headers, stream=Wire(response.content))
+
+    return FetchTool(httpx2.AsyncClient(transport=httpx2.MockTransport(answer)), resolve=resolve)
 
 
 def never(_: httpx2.Request) -> httpx2.Response:
@@ -112,6 +130,27 @@ async def test_big_and_binary_bodies_are_bounded() -> None:
     assert "stopped after" in output.text
     with pytest.raises(ToolFault, match="not text"):
         await tool(lambda _: httpx2.Response(200, content=b"\0\1")).run({"url": "http://public.test/"})
+
+
+def packed(data: bytes, encoding: str = "gzip") -> httpx2.Response:
+    return httpx2.Response(200, headers={"content-encoding": encoding}, stream=Wire(data))
+
+
+async def test_a_packed_body_is_unpacked_no_further_than_needed() -> None:
+    url = {"url": "http://public.test/"}
+    small = await tool(lambda _: packed(gzip.compress("añ".encode()))).run(url)
+    assert small.text == "añ"
+    bomb = gzip.compress(b"x" * (64 << 20))
+    tracemalloc.start()
+    output = await tool(lambda _: packed(bomb)).run(url)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "stopped after" in output.text
+    assert peak < 8 * MAX_BYTES
+    with pytest.raises(ToolFault, match="not gzip"):
+        await tool(lambda _: packed(b"plain")).run(url)
+    with pytest.raises(ToolFault, match="encoding 'br'"):
+        await tool(lambda _: packed(b"plain", "br")).run(url)
 
 
 async def test_an_error_status_is_an_error_result_with_its_body() -> None:
