@@ -66,6 +66,8 @@ class Cluster:
         host = str(getattr(transport, "host", "in-process"))
         self.name = name or host
         metrics = RestMetrics(registry, host) if options.rest_metrics else None
+        if metrics is not None and hasattr(transport, "observe_dns"):
+            transport.observe_dns = metrics.resolved
         limited: Callable[[str, float], None] | None = metrics.limited if metrics is not None else None
         self.live = ApiClient(
             transport,

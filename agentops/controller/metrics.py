@@ -172,6 +172,9 @@ class RestMetrics:
         self._retries = registry.counter(
             "rest_client_request_retries_total", "Requests that were repeated.", ("code", "verb", "host")
         )
+        self._dns = registry.histogram(
+            "rest_client_dns_resolution_duration_seconds", "Looking up names, found or not.", ("host",), buckets=seconds
+        )
 
     def __call__(self, verb: str, code: str, seconds: float, sent: int, received: int, attempt: int) -> None:
         self._seconds.labels(verb, self._host).observe(seconds)
@@ -179,6 +182,10 @@ class RestMetrics:
         self._received.labels(verb, self._host).observe(received)
         if attempt > 1:
             self._retries.labels(code, verb, self._host).inc()
+
+    def resolved(self, host: str, seconds: float) -> None:
+        """A name was looked up."""
+        self._dns.labels(host).observe(seconds)
 
     def limited(self, verb: str, seconds: float) -> None:
         """A request waited this long before it was sent."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import anyio
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from agentops.kube.config import ClusterConfig
@@ -43,6 +43,8 @@ class AiohttpTransport:
         self.config = config
         self._max_connections = max_connections
         self._resolver = resolver
+        self.observe_dns: Callable[[str, float], None] | None = None
+        """Called with (host, seconds) for every name that was looked up, also when it was not found."""
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._ssl: Any = None
         self._authorization: str | None = None
@@ -58,7 +60,7 @@ class AiohttpTransport:
             raise RuntimeError("this transport is open already")
         context = self.config.ssl_context()
         self._ssl = context if context is not None else False
-        resolver = self._resolver or aiohttp_resolver()
+        resolver = _TimedResolver(self._resolver or aiohttp_resolver(), self)
         for pool, limit in (("watch", 0), ("request", self._max_connections), ("lease", 1)):
             connector = aiohttp.TCPConnector(
                 limit=limit, resolver=resolver, ssl=self._ssl, socket_factory=_socket, keepalive_timeout=60
@@ -202,6 +204,25 @@ class AiohttpTransport:
             elif self.config.token_file:
                 self._read_credentials()
             return self._authorization != before
+
+
+class _TimedResolver(AbstractResolver):
+    def __init__(self, inner: AbstractResolver, transport: AiohttpTransport) -> None:
+        self._inner = inner
+        self._transport = transport
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        began = time.monotonic()
+        try:
+            return await self._inner.resolve(host, port, family)
+        finally:
+            if self._transport.observe_dns is not None:
+                self._transport.observe_dns(host, time.monotonic() - began)
+
+    async def close(self) -> None:
+        await self._inner.close()
 
 
 class _Stream:

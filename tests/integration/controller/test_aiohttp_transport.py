@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import warnings
+from contextlib import AsyncExitStack
 
 import anyio
 import pytest
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from agentops.controller import Manager, ManagerOptions
 from agentops.controller.certificates import self_signed, server_context
 from agentops.kube import AiohttpTransport, ApiClient, ClusterConfig
 from agentops.kube.errors import NotFound, TransportError, Unauthorized
@@ -317,3 +319,18 @@ def test_a_watch_over_tls_is_gone_with_its_event_loop_even_if_the_peer_says_no_g
         done.set()
         server.join()
     assert [str(w.message) for w in caught if w.category is ResourceWarning] == []
+
+
+@pytest.mark.guarantee("MX3")
+async def test_names_that_are_looked_up_are_measured_also_when_they_are_not_found(server):
+    port = server.url.rpartition(":")[2]
+    for name, found in (("localhost", True), ("nowhere.invalid", False)):
+        manager = Manager(ClusterConfig(server=f"http://{name}:{port}"), ManagerOptions(rest_metrics=True))
+        async with AsyncExitStack() as stack:
+            await manager.cluster.open(stack)
+            if found:
+                await manager.client.live.raw("GET", "/api/v1/pods/a")
+            else:
+                with pytest.raises(TransportError):
+                    await manager.client.live.raw("GET", "/api/v1/pods/a")
+        assert manager.registry.value("rest_client_dns_resolution_duration_seconds_count", host=name) == 1
