@@ -169,12 +169,13 @@ async def test_root_where_the_pod_forbids_it_is_a_mistake_of_its_configuration(i
 async def test_neither_environment_nor_arguments_show_outside_and_the_sandbox_does_not_take_them(
     isolated: Isolated,
 ) -> None:
-    env = [{"name": "KEY", "value": "hush-hush"}, {"name": "LD_PRELOAD", "value": "/data/evil.so"}]
+    secret = f"hush-{os.getpid()}-{os.urandom(4).hex()}"
+    env = [{"name": "KEY", "value": secret}, {"name": "LD_PRELOAD", "value": "/data/evil.so"}]
     await isolated.start("one", "exec sleep 63", container={"env": env})
-    assert "KEY=hush-hush" in await isolated.sh("one", "env")
-    found = processes_with("hush-hush")
-    assert [Path(f"/proc/{pid}/comm").read_text() for pid in found] == ["sleep\n"]
-    assert "AGENTOPS_ROOT" not in await isolated.sh("one", "env")
+    told = await isolated.sh("one", "env")
+    assert f"KEY={secret}" in told
+    assert "AGENTOPS_ROOT" not in told
+    assert [Path(f"/proc/{pid}/comm").read_text() for pid in processes_with(secret)] == ["sleep\n"]
 
 
 async def test_exec_has_its_own_exit_code_signal_and_terminal(isolated: Isolated) -> None:

@@ -135,6 +135,16 @@ async def test_a_plane_that_stops_lets_programs_end_within_the_stop_grace(bench)
     assert processes_with(str(worker.pod_dir)) == []
 
 
+async def test_a_container_that_takes_more_memory_than_its_limit_is_oom_killed_and_starts_again(bench) -> None:
+    # The child holds the memory: what counts is the container, not its first process.
+    program = "import time; kept = bytearray(b'x') * (96 << 20); time.sleep(60)"
+    container = {"name": "main", "args": [f'python3 -c "{program}"; true'], "resources": {"limits": {"memory": "64Mi"}}}
+    async with bench.running(make_pod(container)):
+        await bench.api.until(lambda: bench.api.container()["restartCount"] >= 1)
+        last = bench.api.container()["lastState"]["terminated"]
+        assert (last["reason"], last["exitCode"]) == ("OOMKilled", 137)
+
+
 async def test_the_project_image_runs_this_python(bench) -> None:
     images = ImageMap({"agentops": ImageSpec(("python", "-P", "-c"), root_aware=True)})
     program = "import os; print(open(os.environ['AGENTOPS_ROOT'] + '/etc/app/k').read())"
