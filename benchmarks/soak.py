@@ -283,7 +283,9 @@ class Soak:
             return {"memory_mib": None}
         first, second = (statistics.median(part) for part in (warm[: len(warm) // 2], warm[len(warm) // 2 :]))
         late = self.samples[len(self.samples) // 3 :]
+        by_minute = {int(s["at_s"]) // 60: round(s["rss_mib"], 1) for s in self.samples}
         return {
+            "memory_mib_by_minute": list(by_minute.values()),
             "memory_mib": {"first_half": round(first, 1), "second_half": round(second, 1), "max": round(max(warm), 1)},
             "memory_growth_percent": round(100 * (second / first - 1), 1),
             "tasks_max": max(int(s.get("tasks", 0)) for s in late),
