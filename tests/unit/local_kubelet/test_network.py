@@ -9,7 +9,7 @@ import pytest
 
 from agentops.local.kubelet.addresses import PodAddresses
 from agentops.local.kubelet.errors import KubeletError
-from agentops.local.kubelet.hosts import HostsFiles, render
+from agentops.local.kubelet.hosts import HostsFiles, pod_lines, render
 from agentops.local.kubelet.proxy import frontends
 
 
@@ -73,6 +73,32 @@ def test_hosts_files_are_replaced_not_rewritten(tmp_path: Path) -> None:
     files.write("agents", "127.0.0.1 b\n")
     assert files.path("agents").read_text() == "127.0.0.1 b\n"
     assert [p.name for p in (tmp_path / "resolve").iterdir()] == ["agents"]
+
+
+def test_a_pods_own_file_stays_the_file_it_was_mounted_as(tmp_path: Path) -> None:
+    files = HostsFiles(tmp_path / "resolve")
+    files.write("agents", "127.96.0.5 a-long-name\n")
+    alias = {"ip": "192.0.2.7", "hostnames": ["alias", "other"]}
+    pod = {"metadata": {"name": "p", "namespace": "agents"}, "spec": {"hostAliases": [alias]}}
+    files.add_pod(tmp_path, pod, "127.65.0.9")
+    path = files.pod_path(tmp_path)
+    inode, text = path.stat().st_ino, path.read_text()
+    assert text.startswith("127.0.0.1 localhost\n127.65.0.9 p\n192.0.2.7 alias other\n")
+    assert text.endswith("\n127.96.0.5 a-long-name\n")
+    files.write("agents", "127.96.0.5 b\n")
+    assert (path.stat().st_ino, path.read_text()) == (inode, text.replace("a-long-name", "b"))
+    files.write("elsewhere", "127.96.0.6 c\n")
+    files.forget_pod(tmp_path)
+    files.write("agents", "")
+    assert path.read_text() == text.replace("a-long-name", "b")
+
+
+def test_a_pod_knows_what_its_machine_knows_but_for_itself() -> None:
+    pod = {"metadata": {"name": "p"}, "spec": {}}
+    machine = "127.0.0.1 localhost vm # here\n::1 localhost\n\n# nothing\n192.0.2.1 p mirror\n"
+    assert pod_lines(pod, "127.65.0.9", machine) == (
+        "127.0.0.1 localhost\n127.65.0.9 p\n127.0.0.1 vm\n192.0.2.1 mirror\n"
+    )
 
 
 def test_each_pod_has_its_own_address_and_may_get_its_old_one_back() -> None:
