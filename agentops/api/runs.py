@@ -83,6 +83,14 @@ class SteerRequest:
 
 
 @frozen(slots=True, kw_only=True)
+class ExtractRequest:
+    """The body of `POST /memory/extract`: what to look for, and the type of what is found."""
+
+    focus: str = ""
+    type: str = ""
+
+
+@frozen(slots=True, kw_only=True)
 class Artifact:
     """Something a run made. `kind` is one of pr, mr, issue, memory, commit."""
 

@@ -26,7 +26,9 @@ from opentelemetry import trace
 
 from agentops.api.fep import EventType
 from agentops.api.runs import RunFailure, RunRecord, RunState
-from agentops.runtime.budget import Budget, context_window, plan, trim
+from agentops.runtime.aside import Aside, Extracted
+from agentops.runtime.budget import Budget, context_window, plan
+from agentops.runtime.compaction import Eviction, fit
 from agentops.runtime.context import SystemText, memory_block, resource_block
 from agentops.runtime.errors import BusyFault, ProviderFault, RunConflict, StoreFault
 from agentops.runtime.events import (
@@ -113,6 +115,7 @@ class Agent:
         limits: TurnLimits,
         store: Store,
         memory: AgentMemory | None,
+        aside: Aside,
         metrics: RuntimeMetrics,
         clock: Clock,
         new_id: Callable[[], str],
@@ -125,6 +128,7 @@ class Agent:
         self._limits = limits
         self._store = store
         self._memory = memory
+        self._aside = aside
         self._metrics = metrics
         self._clock = clock
         self._new_id = new_id
@@ -274,6 +278,12 @@ class Agent:
             return False
         return self._stop(RunFailure.ABORTED)
 
+    async def extract(self, focus: str, kind: str) -> Extracted | None:
+        """What of the conversation is worth keeping, or None when there is none. Raises ProviderFault."""
+        if not self._conversation:
+            return None
+        return await self._aside.extract(self._conversation, focus, kind)
+
     def steer(self, message: str) -> bool:
         """Give the model `message` before its next call of this turn; False when no turn takes it any more."""
         return self._active is not None and self._steering.add(message)
@@ -347,10 +357,10 @@ class Agent:
             trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else None
             content(span, "gen_ai.user.message", request.prompt)
             log.info("turn.start", model=self._chain.primary.label)
-            record, dropped = await self._turn_to_record(run.record, request, emitter, scope, trace_id)
+            record, evicted = await self._turn_to_record(run.record, request, emitter, scope, trace_id)
             close_turn(span, record)
             log.info("turn.end", state=record.state, reason=record.reason, steps=record.steps)
-        await self._close(run, record, emitter, dropped)
+        await self._close(run, record, emitter, evicted)
 
     async def _turn_to_record(
         self,
@@ -359,15 +369,15 @@ class Agent:
         emitter: Emitter,
         scope: anyio.CancelScope,
         trace_id: str | None,
-    ) -> tuple[RunRecord, int]:
-        """Run the turn to whatever end. Returns its terminal record and how much history was dropped."""
-        dropped = 0
+    ) -> tuple[RunRecord, Eviction]:
+        """Run the turn to whatever end. Returns its terminal record and what leaves the history."""
+        evicted = Eviction()
         error: str | None = None
         reason: str | None = None
         retryable = False
         with scope:
             try:
-                setup, dropped = await self._prepare(request, trace_id)
+                setup, evicted = await self._prepare(request, trace_id)
                 self._turn = self._make_turn(setup, emitter)
                 await self._turn.run()
             except ProviderFault as fault:
@@ -383,7 +393,7 @@ class Agent:
                 else "the agent was told to stop while the turn was going"
             )
         if self._turn is None:  # stopped before the first event
-            setup = self._setup(request, "", 0, trace_id)
+            setup = self._setup(request, "", evicted, trace_id)
             self._turn = self._make_turn(setup, emitter)
             emitter.emit(EventType.AGENT_START, prompt=request.prompt, trace_id=trace_id)
         turn = self._turn
@@ -409,24 +419,22 @@ class Agent:
                 trace_id=trace_id,
                 finished_at=self._clock.now(),
             ),
-            dropped,
+            evicted.and_more(turn.dropped),
         )
 
-    async def _prepare(self, request: RunRequest, trace_id: str | None) -> tuple[TurnSetup, int]:
-        """Fetch memory and cut the conversation to what fits. Returns also how many messages to drop."""
+    async def _prepare(self, request: RunRequest, trace_id: str | None) -> tuple[TurnSetup, Eviction]:
+        """Fetch memory and cut the conversation to what fits."""
         memory = ""
         if self._memory is not None:
             memory = memory_block(await self._memory.context(request.prompt))
-        drop = trim(self._conversation, self._budget(request, memory).conversation)
-        if drop:
-            log.info("conversation.trimmed", messages=drop)
-        return self._setup(request, memory, drop, trace_id), drop
+        evicted = await fit(self._conversation, self._budget(request, memory).conversation, self._aside)
+        return self._setup(request, memory, evicted, trace_id), evicted
 
-    def _setup(self, request: RunRequest, memory: str, drop: int, trace_id: str | None) -> TurnSetup:
+    def _setup(self, request: RunRequest, memory: str, evicted: Eviction, trace_id: str | None) -> TurnSetup:
         return TurnSetup(
             prompt=request.prompt,
             system=self._system.render(memory, resource_block(request.context)),
-            history=tuple(self._conversation[drop:]),
+            history=evicted.of(self._conversation),
             budget=self._budget(request, memory),
             options=self._limits.options,
             max_steps=self._limits.max_steps,
@@ -455,17 +463,15 @@ class Agent:
             steering=self._steering,
         )
 
-    async def _close(self, run: Run, record: RunRecord, emitter: Emitter, dropped: int) -> None:
+    async def _close(self, run: Run, record: RunRecord, emitter: Emitter, evicted: Eviction) -> None:
         """Write the end of a turn, free the agent, then show `session_idle`: in that order, so that who
         sees it may send the next prompt and finds the record."""
         assert self._turn is not None
         assert run.log is not None
         turn, self._turn = self._turn, None
         idle = emitter.make(EventType.SESSION_IDLE)
-        dropped += turn.dropped
-        await self._persist(record, (*run.log.events, idle), dropped, turn.messages)
-        del self._conversation[:dropped]
-        self._conversation.extend(turn.messages)
+        await self._persist(record, (*run.log.events, idle), evicted, turn.messages)
+        self._conversation = [*evicted.of(self._conversation), *turn.messages]
         self._turns += 1
         self._total_steps += turn.steps
         self._last_model, self._last_trace, self._last_budget = turn.model, record.trace_id, turn.context_budget
@@ -479,14 +485,19 @@ class Agent:
             await self._memory.turn_ended(turn.messages)
 
     async def _persist(
-        self, record: RunRecord, events: Sequence[Encoded], dropped: int, messages: Sequence[Message]
+        self, record: RunRecord, events: Sequence[Encoded], evicted: Eviction, messages: Sequence[Message]
     ) -> None:
         """Write the end of a turn. A disk that refuses is logged, and the record kept in memory: after a
         restart the run reads Interrupted."""
         with anyio.move_on_after(PERSIST_TIMEOUT_S, shield=True):
             try:
                 await self._store.finish(
-                    record, events=events, drop=dropped, messages=messages, next_seq=self._numbering.next
+                    record,
+                    events=events,
+                    drop=evicted.drop,
+                    summary=evicted.summary,
+                    messages=messages,
+                    next_seq=self._numbering.next,
                 )
             except StoreFault as fault:
                 log.error("run.not_written", run=record.name, error=str(fault))

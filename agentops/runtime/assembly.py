@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2
+from attrs import evolve
 
 from agentops.api.runtime_config import ContextFile, MemoryConfig, RuntimeConfig, ToolConfig
 from agentops.clients.memory import MemoryClient
@@ -18,11 +19,14 @@ from agentops.net.auth import TokenFile
 from agentops.net.paths import ROOT_VAR, pod_path
 from agentops.net.resolve import http_client
 from agentops.runtime.agent import Agent, AgentIdentity, TurnLimits
+from agentops.runtime.aside import Aside
 from agentops.runtime.context import SystemText, read_context_files
+from agentops.runtime.errors import ConfigFault
 from agentops.runtime.memory import AgentMemory
 from agentops.runtime.metrics import RuntimeMetrics
 from agentops.runtime.outbox import Outbox
 from agentops.runtime.providers.base import CallOptions
+from agentops.runtime.providers.chain import ModelChain
 from agentops.runtime.providers.factory import AdapterFactory
 from agentops.runtime.settings import Settings, load_config, prepare_directories
 from agentops.runtime.store import Store
@@ -65,8 +69,11 @@ async def open_agent(
     config = load_config(settings)
     prepare_directories(settings, durable=durable)
     async with AsyncExitStack() as stack:
-        chain = AdapterFactory(settings.environ, http_client, clock, new_id).chain(config)
+        factory = AdapterFactory(settings.environ, http_client, clock, new_id)
+        chain = factory.chain(config)
         stack.push_async_callback(chain.aclose)
+        titles = _titles(factory, config, chain)
+        stack.push_async_callback(titles.aclose)
         metrics = RuntimeMetrics(registry)
         store = await stack.enter_async_context(Store(settings.data_path / DATABASE if durable else ":memory:", clock))
         memory = await _memory(stack, settings, config.memory, store, new_id)
@@ -106,10 +113,23 @@ async def open_agent(
             ),
             store=store,
             memory=memory,
+            aside=Aside(titles, metrics),
             metrics=metrics,
             clock=clock,
             new_id=new_id,
         )
+
+
+def _titles(factory: AdapterFactory, config: RuntimeConfig, chain: ModelChain) -> ModelChain:
+    """The models for titles and summaries: `titleModel`, behind it the agent's own."""
+    if config.title_model is None:
+        return chain
+    fallbacks = (config.primary_model, *config.fallback_models)
+    try:
+        return factory.chain(evolve(config, primary_model=config.title_model, fallback_models=fallbacks))
+    except ConfigFault as fault:
+        log.warning("model.title_model_unusable", model=config.title_model, error=str(fault))
+        return chain
 
 
 def _reach(settings: Settings, config: RuntimeConfig, workspace: Workspace) -> Reach:

@@ -8,6 +8,7 @@
     GET    /runs/{name}/events     200 server-sent events, replayed from `Last-Event-ID`, ending after session_idle
     GET    /events                 200 server-sent events of everything, never ending
     GET    /working-memory         200 [message];  DELETE forgets it
+    POST   /memory/extract         200 {type, title, content, tags}; 400 when there is no conversation
     GET    /status                 200
     GET    /healthz /readyz /metrics   without a token
 
@@ -22,6 +23,7 @@ import re
 from collections.abc import Callable
 
 import anyio
+from attrs import asdict
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -34,6 +36,7 @@ from agentops.api.runs import (
     RUN_NAME_HEADER,
     RUN_UID_HEADER,
     AcceptedRun,
+    ExtractRequest,
     PromptRequest,
     RunRecord,
     RunState,
@@ -42,7 +45,7 @@ from agentops.api.runs import (
 from agentops.net.auth import BearerAuth
 from agentops.net.serve import Readiness, health_routes
 from agentops.runtime.agent import Agent, Run, RunRequest
-from agentops.runtime.errors import BusyFault, RunConflict, StoreFault
+from agentops.runtime.errors import BusyFault, ProviderFault, RunConflict, StoreFault
 from agentops.runtime.messages import to_wire as message_to_wire
 from agentops.runtime.sse import event_stream
 from agentops.telemetry.logging import get_logger
@@ -79,6 +82,7 @@ def make_app(agent: Agent, *, token: Callable[[], str] | None, registry: Registr
             Route("/events", routes.events, methods=["GET"]),
             Route("/working-memory", routes.working_memory, methods=["GET"]),
             Route("/working-memory", routes.clear_working_memory, methods=["DELETE"]),
+            Route("/memory/extract", routes.extract, methods=["POST"]),
             Route("/status", routes.status, methods=["GET"]),
             *health_routes(registry, ready),
         ],
@@ -158,6 +162,21 @@ class _Routes:
         except BusyFault as busy:
             raise _busy(busy) from None
         return JSONResponse({"ok": True})
+
+    async def extract(self, request: Request) -> Response:
+        """The body may be left out."""
+        body = await _read_body(request)
+        try:
+            wanted = loads(ExtractRequest, body) if body.strip() else ExtractRequest()
+        except WireError as error:
+            raise _Refused(400, f"bad request: {error}") from None
+        try:
+            found = await self._agent.extract(wanted.focus, wanted.type)
+        except ProviderFault as fault:
+            raise _Refused(500, str(fault)) from None
+        if found is None:
+            raise _Refused(400, "no messages: there is no conversation to extract from")
+        return JSONResponse(asdict(found))
 
     async def status(self, _: Request) -> Response:
         return JSONResponse(self._agent.status())

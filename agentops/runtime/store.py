@@ -115,16 +115,24 @@ class Store:
         return await self._do(lambda db: _begin(db, run))
 
     async def finish(
-        self, record: RunRecord, *, events: Sequence[Encoded], drop: int, messages: Sequence[Message], next_seq: int
+        self,
+        record: RunRecord,
+        *,
+        events: Sequence[Encoded],
+        drop: int,
+        messages: Sequence[Message],
+        next_seq: int,
+        summary: Message | None = None,
     ) -> None:
         """Close a run: its terminal record, its events, and the conversation's change.
 
-        `drop` oldest messages leave the conversation, `messages` join it. `next_seq` is the first event
-        number not yet given out.
+        `drop` oldest messages leave the conversation, `summary` takes their place, `messages` join at the
+        end. `next_seq` is the first event number not yet given out.
         """
         packed = zlib.compress(pack(events), 6)
-        bodies = [(orjson.dumps(to_wire(message)),) for message in messages]
-        await self._do(lambda db: _finish(db, record, packed, drop, bodies, next_seq))
+        bodies = [(_body(message),) for message in messages]
+        pinned = _body(summary) if summary is not None else None
+        await self._do(lambda db: _finish(db, record, packed, drop, pinned, bodies, next_seq))
 
     async def get(self, name: str) -> StoredRun | None:
         return await self._do(lambda db: _get(db, name))
@@ -226,6 +234,7 @@ def _finish(
     record: RunRecord,
     packed: bytes,
     drop: int,
+    pinned: bytes | None,
     bodies: Sequence[tuple[bytes]],
     next_seq: int,
 ) -> None:
@@ -234,7 +243,10 @@ def _finish(
         _write(db, row[0], record)
         _write_events(db, row[0], packed)
     if drop:
-        db.execute("DELETE FROM messages WHERE id IN (SELECT id FROM messages ORDER BY id LIMIT ?)", (drop,))
+        last = db.execute("SELECT max(id) FROM (SELECT id FROM messages ORDER BY id LIMIT ?)", (drop,)).fetchone()[0]
+        db.execute("DELETE FROM messages WHERE id <= ?", (last,))
+        if pinned is not None:
+            db.execute("INSERT INTO messages (id, body) VALUES (?, ?)", (last, pinned))
     db.executemany("INSERT INTO messages (body) VALUES (?)", bodies)
     _set_meta(db, "turns", _meta(db, "turns", 0) + 1)
     _set_meta(db, "next_seq", next_seq + SEQ_BLOCK)
@@ -243,6 +255,10 @@ def _finish(
         (KEPT_RUNS,),
     )
     db.execute("DELETE FROM run_events WHERE run_id <= (SELECT max(id) FROM runs) - ?", (KEPT_EVENT_LOGS,))
+
+
+def _body(message: Message) -> bytes:
+    return orjson.dumps(to_wire(message))
 
 
 def _get(db: sqlite3.Connection, name: str) -> StoredRun | None:

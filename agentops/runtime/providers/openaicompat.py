@@ -139,9 +139,12 @@ class OpenAICompatAdapter:
         tools: Sequence[ToolSpec],
         options: CallOptions,
     ) -> dict[str, Any]:
-        wire = [{"role": "system", "content": system.text}] if system.text else []
+        # One system message: some servers' chat templates refuse a second.
+        prompts = [system.text, *(message.text for message in messages if message.role == "system")]
+        wire = [{"role": "system", "content": "\n\n".join(filter(None, prompts))}] if any(prompts) else []
         for message in messages:
-            wire.extend(_message_to_wire(message))
+            if message.role != "system":
+                wire.extend(_message_to_wire(message))
         request: dict[str, Any] = {
             "model": model,
             "messages": wire,

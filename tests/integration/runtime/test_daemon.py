@@ -339,6 +339,7 @@ async def test_the_turn_stops_at_max_steps_with_a_warning(tmp_path: Path) -> Non
         ("POST", "/steer", b'{"message": " "}', 400, "message is required"),
         ("POST", "/steer", b"[]", 400, "message is required"),
         ("POST", "/steer", b'{"message": "b"}', 409, "no turn is going; send a prompt"),
+        ("POST", "/memory/extract", b"", 400, "no messages: there is no conversation to extract from"),
         ("GET", "/runs/unknown", b"", 404, "run unknown is not known here"),
         ("GET", "/runs/unknown/events", b"", 404, "run unknown is not known here"),
         ("GET", "/elsewhere", b"", 404, "there is nothing at /elsewhere"),
