@@ -181,3 +181,54 @@ paths = st.sets(
 @given(paths)
 def test_a_field_set_survives_its_wire_form(members_of: set[tuple[str, ...]]) -> None:
     assert members(build(members_of)) == members_of
+
+
+async def test_an_item_that_is_no_longer_applied_goes_with_the_defaults_in_it(api: Api) -> None:
+    """targetPort, protocol and a container's defaults belong to nobody: they must not keep the item there."""
+    path = "/api/v1/namespaces/default/services/s"
+    ports = [{"name": "a", "port": 80}, {"name": "b", "port": 81}]
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": ports}}
+    assert (await api.apply(path, service, "m1")).status == 201
+    ports.pop()
+    reply = await api.apply(path, service, "m1")
+    assert reply.status == 200, reply.message
+    assert [port["port"] for port in reply.body["spec"]["ports"]] == [80]
+
+    made = deployment("d")
+    made["spec"]["template"]["spec"]["containers"].append({"name": "side", "image": "agentops:1"})
+    assert (await api.apply(f"{DEPLOYMENTS}/d", made, "m1")).status == 201
+    reply = await api.apply(f"{DEPLOYMENTS}/d", deployment("d"), "m1")
+    assert reply.status == 200, reply.message
+    assert [c["name"] for c in reply.body["spec"]["template"]["spec"]["containers"]] == ["main"]
+
+
+async def test_an_item_in_which_somebody_else_owns_something_keeps_that(api: Api) -> None:
+    made = deployment("d")
+    side = {"name": "side", "image": "agentops:1"}
+    made["spec"]["template"]["spec"]["containers"].append({**side, "args": ["x"]})
+    assert (await api.apply(f"{DEPLOYMENTS}/d", made, "m1")).status == 201
+    other = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+             "spec": {"template": {"spec": {"containers": [side]}}}}  # fmt: skip
+    assert (await api.apply(f"{DEPLOYMENTS}/d", other, "m2")).status == 200
+    reply = await api.apply(f"{DEPLOYMENTS}/d", deployment("d"), "m1")
+    kept = reply.body["spec"]["template"]["spec"]["containers"][1]
+    assert (kept["name"], kept["image"], "args" in kept) == ("side", "agentops:1", False)
+
+
+async def test_a_block_that_is_no_longer_applied_is_defaulted_anew(api: Api) -> None:
+    made = deployment("d")
+    made["spec"]["strategy"] = {"rollingUpdate": {"maxSurge": 3}}
+    assert (await api.apply(f"{DEPLOYMENTS}/d", made, "m1")).status == 201
+    reply = await api.apply(f"{DEPLOYMENTS}/d", deployment("d"), "m1")
+    assert reply.body["spec"]["strategy"] == {
+        "type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"},
+    }  # fmt: skip
+
+
+async def test_letting_go_of_all_labels_leaves_the_rest_of_the_metadata(api: Api) -> None:
+    labelled = config_map("a", x="1")
+    labelled["metadata"]["labels"] = {"a": "b"}
+    first = await api.apply(f"{CONFIG_MAPS}/a", labelled, "m1")
+    second = await api.apply(f"{CONFIG_MAPS}/a", config_map("a", x="1"), "m1")
+    assert "labels" not in second.body["metadata"]
+    assert second.body["metadata"]["uid"] == first.body["metadata"]["uid"]

@@ -187,7 +187,7 @@ def apply(
     alive = held | said
     dropped = {p for p in dropped if not any(a[: len(p)] == p for a in alive)}
     if dropped:
-        merged = remove(merged, dropped, schema)
+        merged = remove(merged, dropped, alive, schema)
         for name in ("metadata",):
             merged.setdefault(name, {})
 

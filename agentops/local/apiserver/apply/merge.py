@@ -43,72 +43,50 @@ def _merge_list(live: list[Any], applied: list[Any], schema: Schema) -> list[Any
     return result
 
 
-def remove(obj: Any, paths: set[Path], schema: Schema | None) -> Any:
-    """`obj` without the values at `paths`. Inner nodes named only through their children stay."""
+def remove(obj: Any, paths: set[Path], alive: set[Path], schema: Schema | None) -> Any:
+    """`obj` without the values at `paths`, which their owner has let go.
+
+    With a value goes everything in it, defaults that nobody owns too, unless something at or below it is in `alive`:
+    then only the rest goes. So a list item goes whole with its last owner.
+    """
     trie: dict[str, Any] = {}
     for path in paths:
         node = trie
         for key in path:
             node = node.setdefault(key, {})
-        node["\0"] = True
-    return _remove(obj, trie, schema)
+    owned = {path[:length] for path in alive for length in range(1, len(path) + 1)}
+    owned.add(_METADATA)
+    return _remove(obj, trie, owned, (), schema)
 
 
-_GONE = object()
+_METADATA: Path = ("f:metadata",)
+"""Never goes as a whole: its name and uid are nobody's."""
 
 
-def _remove(value: Any, trie: dict[str, Any], schema: Schema | None) -> Any:
+def _remove(value: Any, trie: dict[str, Any], owned: set[Path], path: Path, schema: Schema | None) -> Any:
     if isinstance(value, dict):
         result = {}
         for key, item in value.items():
-            node = trie.get(f"f:{key}")
+            step = f"f:{key}"
+            node, at = trie.get(step), (*path, step)
             if node is None:
                 result[key] = item
-                continue
-            child = schema.child(key) if schema is not None else None
-            if _whole(item, node, child):
-                continue
-            inner = _remove(item, node, child)
-            if inner in ({}, []) and item not in ({}, []) and not isinstance(item, str | int | float):
-                continue
-            result[key] = inner
+            elif at in owned:
+                inner = _remove(item, node, owned, at, schema.child(key) if schema is not None else None)
+                if inner not in ({}, []) or item in ({}, []):
+                    result[key] = inner
         return result
     if isinstance(value, list) and schema is not None and not is_atomic(value, schema):
         kept = []
         for item in value:
-            node = trie.get(item_path(item, schema))
+            step = item_path(item, schema)
+            node, at = trie.get(step), (*path, step)
             if node is None:
                 kept.append(item)
-            elif "\0" in node and (not isinstance(item, dict) or _covers(item, node, schema.items)):
-                continue
-            elif isinstance(item, dict):
-                inner = _remove(item, node, schema.items)
-                keys = {k: item[k] for k in schema.list_map_keys if k in item}
-                kept.append({**keys, **inner})
-            else:
+            elif at in owned and isinstance(item, dict):
+                keys = {key: item[key] for key in schema.list_map_keys if key in item}
+                kept.append({**keys, **_remove(item, node, owned, at, schema.items)})
+            elif at in owned:
                 kept.append(item)
         return kept
     return value
-
-
-def _whole(item: Any, node: dict[str, Any], schema: Schema | None) -> bool:
-    """A leaf (or empty container, or atomic) that is itself named."""
-    return "\0" in node and (is_atomic(item, schema) or not item or _covers(item, node, schema))
-
-
-def _covers(item: Any, node: dict[str, Any], schema: Schema | None) -> bool:
-    """Whether every part of `item` is named, so nothing of another owner is left in it."""
-    if is_atomic(item, schema) or not item:
-        return "\0" in node
-    if isinstance(item, dict):
-        return all(
-            f"f:{key}" in node and _covers(value, node[f"f:{key}"], schema.child(key) if schema is not None else None)
-            for key, value in item.items()
-        )
-    if isinstance(item, list) and schema is not None:
-        return all(
-            (inner := node.get(item_path(entry, schema))) is not None
-            and (_covers(entry, inner, schema.items) if isinstance(entry, dict) else "\0" in inner)
-            for entry in item
-        )
-    return "\0" in node
