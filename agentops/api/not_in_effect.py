@@ -24,7 +24,6 @@ _FIELDS: dict[type, tuple[str, ...]] = {
         "spec.resourceBindings",
         "spec.schedule",
         "spec.schedulePrompt",
-        "spec.titleModel",
         "spec.toolHooks",
         "spec.tools",
         "spec.waitForDependencies",

@@ -130,7 +130,7 @@ class VendorCalls:
         if status == 404:
             hint = f"; check that model {model} exists there and baseURL is right"
         elif status == 413 or (status == 400 and _TOO_LONG.search(f"{getattr(error, 'code', '')} {said}")):
-            kind, hint = "too_long", "; set the model's contextWindow if it is smaller than assumed"
+            kind, hint = "too_long", "; the prompt, with what is attached to it, does not fit this model"
         response = getattr(error, "response", None)
         return self._make(
             f"{what}{named}: {said}{hint}",

@@ -300,7 +300,7 @@ def calls_answer(kind: str, *calls: tuple[int, str, str, str]) -> str:
         (404, "not_found", False, "check that model m exists there"),
         (408, "timeout", True, "HTTP 408"),
         (409, "bad_request", True, "HTTP 409"),
-        (413, "too_long", False, "contextWindow"),
+        (413, "too_long", False, "does not fit this model"),
         (422, "bad_request", False, "HTTP 422"),
         (503, "server_error", True, "HTTP 503"),
         (504, "timeout", True, "HTTP 504"),
