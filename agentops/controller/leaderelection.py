@@ -48,6 +48,8 @@ from agentops.values.clock import Clock, SystemClock, rfc3339
 log = get_logger("controller.leaderelection")
 
 _JITTER = 1.2
+_RELEASE_TRIES = 5
+_RELEASE_WAIT_S = 0.2
 
 
 @frozen(slots=True)
@@ -300,20 +302,24 @@ class LeaderElector:
         self._observe(await self._request("PUT", path, body))
 
     async def _give_back(self) -> None:
-        for _ in range(3):
+        """Try a few times, also when an answer is lost: it costs the next leader a lease duration if nobody does."""
+        path = LEASE.path(self.options.namespace, self.options.lease_name)
+        for left in range(_RELEASE_TRIES - 1, -1, -1):
             now = rfc3339(self._clock.now(), micro=True)
-            spec = dict(self._lease.get("spec") or {})
-            spec.update(holderIdentity="", leaseDurationSeconds=1, renewTime=now, acquireTime=now)
+            spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now, "acquireTime": now}
             try:
-                await self._put(spec)
+                if left < _RELEASE_TRIES - 1:
+                    self._observe(await self._request("GET", path))
+                    if self._holder() != self.identity:
+                        return  # an answer was lost, or somebody has it by now
+                await self._put({**(self._lease.get("spec") or {}), **spec})
                 log.info("leader.released", lease=self._name)
                 return
-            except Conflict:
-                path = LEASE.path(self.options.namespace, self.options.lease_name)
-                self._observe(await self._request("GET", path))
-                if self._taken():
-                    return
-        raise Conflict(409, "Conflict", "the lease changed at every try")
+            except (KubeError, ValueError, TimeoutError) as error:
+                if not left:
+                    raise
+                if not isinstance(error, Conflict):
+                    await self._clock.sleep(_RELEASE_WAIT_S)
 
     async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         timeout_s = max(1.0, self.options.renew_deadline_s / 2)

@@ -193,6 +193,23 @@ async def test_master_status_gauge_follows(lease, clock):
     assert lease.obj["spec"]["leaseDurationSeconds"] == 1
 
 
+@pytest.mark.guarantee("LE12")
+@pytest.mark.parametrize("weather", ["down", "lossy"])
+async def test_release_is_tried_again_when_it_is_not_answered(candidate, lease, weather):
+    elector = candidate("a")
+    await elector.acquire()
+    getattr(lease, weather).add("a")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(elector.release)
+        await anyio.sleep(2.5)
+        lease.down, lease.lossy = set(), set()
+    assert lease.obj["spec"]["holderIdentity"] == ""
+    assert lease.obj["spec"]["leaseTransitions"] == 0
+    writes = len(lease.history)
+    await elector.release()
+    assert len(lease.history) == writes
+
+
 @pytest.mark.guarantee("LE14")
 async def test_new_leaders_are_announced_once(lease, clock):
     seen = []
