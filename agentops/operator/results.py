@@ -105,14 +105,14 @@ def parse_task_line(text: str) -> TaskResult | None:
 
 
 def parse_termination_message(text: str, succeeded: bool) -> TaskResult | None:
-    """The summary a task leaves in its termination log; other text is the output, or a failure's error."""
+    """The summary a task leaves in its termination log; other text is the output of one that succeeded."""
     text = text.strip()
     if not text:
         return None
     found = parse_task_line(text)
     if found is not None:
         return found
-    return TaskResult(success=True, output=text) if succeeded else TaskResult(success=False, error=text)
+    return TaskResult(success=True, output=text) if succeeded else None
 
 
 def status_fields(result: Result, run: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 
 from agentops.api import labels
 from agentops.api.conditions import Reason
+from agentops.api.runs import TASK_RESULT_KEY
 
 MESSAGE_LIMIT = 1024
 
@@ -170,22 +171,24 @@ def _ending(terminated: Mapping[str, Any] | None) -> str:
 
 
 def _last_words(message: str) -> str:
-    """Why a container ended, by its own message: of a log (the kubelet's stand-in) only the last error."""
+    """Why a container ended, by its own message: a result's error; of a log (the kubelet's stand-in) the last one."""
     lines = [line for line in message.splitlines() if line.strip()]
     entries = [_entry(line) for line in lines]
     if not any(entries):
         return message.strip()
     if entries[-1] is None:
         return lines[-1].strip()
+    if TASK_RESULT_KEY in entries[-1]:
+        return str(entries[-1].get("error") or "")
     errors = [entry for entry in entries if entry and entry.get("level") in ("error", "critical")]
-    return f"{errors[-1]['event']}: {errors[-1].get('error', '')}".rstrip(": ") if errors else ""
+    return f"{errors[-1].get('event')}: {errors[-1].get('error', '')}".rstrip(": ") if errors else ""
 
 
 def _entry(line: str) -> Mapping[str, Any] | None:
-    """A line of our roles' JSON log."""
+    """A line of our roles' JSON output: logs, events, results."""
     with suppress(ValueError):
         found = json.loads(line)
-        if isinstance(found, dict) and "event" in found:
+        if isinstance(found, dict):
             return found
     return None
 

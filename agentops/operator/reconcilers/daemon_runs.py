@@ -37,6 +37,7 @@ from agentops.operator.results import failure, from_record
 from agentops.operator.rollout import pick_pod, template_hash
 from agentops.operator.run_work import RunWork
 from agentops.operator.secrets import decode_value
+from agentops.operator.task_end import NOT_AGAIN
 from agentops.values.clock import Clock
 
 RELEASE_AFTER_S = 30.0
@@ -215,14 +216,11 @@ def _headers(work: RunWork) -> dict[str, str]:
 
 def _gone(work: RunWork) -> str:
     status = work.run.status
-    return f"pod {status.pod_name} (uid {status.pod_uid}) is gone, and with it what the run was doing; {_NOT_AGAIN}"
+    return f"pod {status.pod_name} (uid {status.pod_uid}) is gone, and with it what the run was doing; {NOT_AGAIN}"
 
 
 def _unknown(work: RunWork, answer: str) -> str:
     return (
         f"pod {work.run.status.pod_name} was sent the prompt but does not know the run: it restarted before it took "
-        f"it, or its state is lost; {_NOT_AGAIN} ({answer})"
+        f"it, or its state is lost; {NOT_AGAIN} ({answer})"
     )
-
-
-_NOT_AGAIN = "the prompt may have been acted on and is not sent a second time; make a new AgentRun to ask again"

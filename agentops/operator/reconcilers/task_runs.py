@@ -32,6 +32,7 @@ from agentops.operator.review import Reviewer
 from agentops.operator.rollout import container_failure
 from agentops.operator.run_work import RunWork, belongs_to_namesake, run_timeout_s
 from agentops.operator.secrets import decode_value
+from agentops.operator.task_end import lost, pod_end, termination_message
 from agentops.telemetry.logging import get_logger
 
 log = get_logger("operator.task")
@@ -60,7 +61,7 @@ class TaskRuns:
         if not is_controlled_by(found, work.obj):
             return await self._in_the_way(work, found)
         self._unconfirmed.discard(work.uid)
-        ended = _job_end(found)
+        ended = _job_end(found) or pod_end(await self._pod(work))
         if ended is not None:
             return await self._harvest(work, ended)
         await self._watch(work)
@@ -232,7 +233,7 @@ class TaskRuns:
             work.draft.set(podName=pod["metadata"]["name"])
             told = await read_task_result(
                 self._client, work.namespace, pod["metadata"]["name"], labels.RUNTIME_CONTAINER
-            ) or parse_termination_message(_termination_message(pod), succeeded)
+            ) or parse_termination_message(termination_message(pod), succeeded)
         late = reason == "DeadlineExceeded"
         if told is not None and (told.success or succeeded or not late):
             return from_task(told)
@@ -242,6 +243,9 @@ class TaskRuns:
             return RunResult(
                 succeeded=True, reason=Reason.SUCCEEDED, message="the Job succeeded", output="(no output captured)"
             )
+        unknown = None if late else lost(pod, work.run.status.pod_name)
+        if unknown is not None:
+            return failure(Reason.LOST, unknown)
         trouble = container_failure(pod) if pod is not None else None
         before = work.draft.has(ConditionType.AGENT_READY) or {}
         detail = trouble[1] if trouble else before.get("message", "") if before.get("status") == "False" else ""
@@ -273,11 +277,3 @@ def _job_end(found: Mapping[str, Any]) -> tuple[bool, str, str] | None:
             said = str(condition.get("reason", "")), str(condition.get("message", ""))
             return condition["type"] == "Complete", *said
     return None
-
-
-def _termination_message(pod: Mapping[str, Any]) -> str:
-    for item in (pod.get("status") or {}).get("containerStatuses") or ():
-        if item.get("name") == labels.RUNTIME_CONTAINER:
-            ended = (item.get("state") or {}).get("terminated") or (item.get("lastState") or {}).get("terminated")
-            return str((ended or {}).get("message") or "")
-    return ""
