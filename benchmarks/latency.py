@@ -35,7 +35,7 @@ def measure(command: list[str], directory: Path, objects: int, rate: float, seco
         with Child(command, directory / "contender.log", env=env, cpus=cores()[1]) as child:
             for what in ("list", "events"):
                 wait_until(
-                    lambda what=what: server.stats()["held"] == what,  # type: ignore[misc]
+                    lambda what=what: server.stats()["held"] == what,
                     timeout_s=120,
                     what=f"asking for the {what}",
                     child=child,

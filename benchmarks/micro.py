@@ -1,4 +1,4 @@
-"""B3, B10 and B11: the parts by themselves, in this process, and what a garbage collection costs beside them.
+"""B10 and B11: the parts by themselves, in this process, and what a garbage collection costs beside them.
 
 Every figure stands beside its ratio to a calibration loop (a million additions in a Python loop), which is what a
 gate may compare: microseconds depend on the machine, ratios hardly.
@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> Result:
     finally:
         gc.unfreeze()
     settings = {"objects": args.objects, "rounds": args.rounds, "calibration_ms": round(calibration_s * 1000, 1)}
-    return Result("micro", "B3, B11: the parts", METRICS, settings, figures, {"transposed": True})
+    return Result("micro", "B11: the parts", METRICS, settings, figures, {"transposed": True})
 
 
 def run_storm(args: argparse.Namespace) -> Result:
