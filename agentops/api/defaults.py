@@ -25,13 +25,6 @@ def manages_rbac(agent: Agent) -> bool:
     return agent.spec.service_account_name is None
 
 
-def automount_token(agent: Agent) -> bool:
-    """Whether the pod gets a ServiceAccount token: as the user says, else only for agents that delegate and tasks."""
-    if agent.spec.security is not None and agent.spec.security.automount_service_account_token is not None:
-        return agent.spec.security.automount_service_account_token
-    return agent.spec.delegation is not None or agent.spec.mode == "task"
-
-
 def max_runs(agent: Agent) -> int:
     """Runs at the same time: one for a daemon, whatever `concurrency.maxRuns` says."""
     return 1 if agent.spec.mode == "daemon" else agent.spec.concurrency.max_runs

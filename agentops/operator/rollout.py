@@ -108,6 +108,17 @@ def pick_pod(pods: Iterable[Mapping[str, Any]], wanted_hash: str | None) -> Mapp
     )
 
 
+def pod_failure(pod: Mapping[str, Any]) -> str | None:
+    """Why a pod that is over ended as a whole (evicted, its node gone), else what became of its container."""
+    status = pod.get("status") or {}
+    if status.get("phase") == "Failed" and status.get("reason"):
+        return _cut(f"{status['reason']}: {status.get('message') or 'the pod failed'}")
+    found = container_failure(pod)
+    if found is None:
+        return None
+    return found[1] if found[0] == Reason.CONTAINER_FAILED else f"{found[0]}, {found[1]}"
+
+
 def container_failure(pod: Mapping[str, Any]) -> tuple[str, str] | None:
     """Reason and message of the first container that cannot run or last ended badly; None when all is well."""
     status = pod.get("status") or {}

@@ -75,6 +75,8 @@ class FakeRuntime:
         self.busy = False
         self.endpoint = 200
         self.deaf_to_abort = False
+        self.bearer: str | None = None
+        """When set, every other one is answered by 401."""
 
     def finish(self, run: str, output: str = "hi", **fields: Any) -> None:
         self.records[run] = RunRecord(name=run, state=RunState.SUCCEEDED, output=output, **fields)
@@ -83,6 +85,8 @@ class FakeRuntime:
         path = request.url.path
         if path.endswith("/models"):
             return httpx2.Response(self.endpoint)
+        if self.bearer is not None and request.headers.get("authorization") != f"Bearer {self.bearer}":
+            return httpx2.Response(401, json={"error": "wrong bearer"})
         if path == "/prompt":
             return self._prompt(request)
         if path == "/abort":

@@ -186,20 +186,27 @@ class DaemonRuns:
         return Target(request=work.request, uid=work.uid, run=work.name, client=make)
 
     def _client_of(self, agent: str, namespace: str, base_url: str) -> Callable[[], Awaitable[RuntimeClient]]:
-        token: str | None = None
+        known: list[str] = []
+        calls = 0
 
         async def make() -> RuntimeClient:
-            """With the bearer as it is now; a pod that outlives its Secret still knows the last one."""
-            nonlocal token
+            """With the bearer as it is now, or was: a pod that goes because of a new one, or outlives it, has the last.
+
+            Who asks again was not answered well; the bearers take turns then.
+            """
+            nonlocal calls
             try:
                 secret = await self._client.live.get(SECRET, names.token_secret(agent), namespace)
             except NotFound:
-                return self._client_for(base_url, token)
+                secret = {}
             except KubeError as error:
                 raise NotSent(f"the bearer of Agent {namespace}/{agent} cannot be read: {error}") from error
-            found = decode_value((secret.get("data") or {}).get(names.TOKEN_KEY, "")).decode("ascii", "ignore")
-            token = found.strip() or token
-            return self._client_for(base_url, token)
+            found = decode_value((secret.get("data") or {}).get(names.TOKEN_KEY, "")).decode("ascii", "ignore").strip()
+            if found and found not in known:
+                known.insert(0, found)
+                calls = 0
+            calls += 1
+            return self._client_for(base_url, known[(calls - 1) % len(known)] if known else None)
 
         return make
 

@@ -29,7 +29,7 @@ from agentops.operator.objects.job import TTL_AFTER_HARVEST_S, TaskRun, fits_inl
 from agentops.operator.results import Result as RunResult
 from agentops.operator.results import failure, from_task, out_of_time, parse_termination_message
 from agentops.operator.review import Reviewer
-from agentops.operator.rollout import container_failure
+from agentops.operator.rollout import container_failure, pod_failure
 from agentops.operator.run_work import RunWork, belongs_to_namesake, run_timeout_s
 from agentops.operator.secrets import decode_value
 from agentops.operator.task_end import lost, pod_end, termination_message
@@ -246,9 +246,9 @@ class TaskRuns:
         unknown = None if late else lost(pod, work.run.status.pod_name)
         if unknown is not None:
             return failure(Reason.LOST, unknown)
-        trouble = container_failure(pod) if pod is not None else None
+        trouble = pod_failure(pod) if pod is not None else None
         before = work.draft.has(ConditionType.AGENT_READY) or {}
-        detail = trouble[1] if trouble else before.get("message", "") if before.get("status") == "False" else ""
+        detail = trouble or (before.get("message", "") if before.get("status") == "False" else "")
         said = f"{message or reason or 'the Job failed'}{': ' + detail if detail else ''}"
         return failure(Reason.TIMEOUT, f"timed out: {said}") if late else failure(Reason.FAILED, said)
 

@@ -15,7 +15,8 @@ from agentops.api import labels
 from agentops.api.codec import dumps
 from agentops.api.kinds import AGENT, AGENT_RUN
 from agentops.api.runs import TaskResult, Usage
-from agentops.kube.kinds import CONFIG_MAP, JOB, POD
+from agentops.kube.kinds import CONFIG_MAP, JOB, POD, SECRET
+from agentops.operator.secrets import decode_value
 
 pytestmark = pytest.mark.anyio
 
@@ -159,6 +160,18 @@ async def test_a_pod_without_the_record_loses_the_run(daemon: OperatorPlane) -> 
     daemon.runtime.records.clear()
     lost = await daemon.until(AGENT_RUN, "hello-run", in_phase("Failed"))
     assert condition(lost, "Complete")["reason"] == "Lost"
+
+
+async def test_a_new_bearer_loses_no_run_of_the_pod_that_knows_the_old_one(daemon: OperatorPlane) -> None:
+    old = (await daemon.get(SECRET, "hello-token"))["data"]["token"]
+    daemon.runtime.bearer = decode_value(old).decode()
+    await daemon.create(run_object())
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    await daemon.client.delete(SECRET, "hello-token", NAMESPACE)
+    await daemon.until(SECRET, "hello-token", lambda secret: secret["data"]["token"] != old)
+    daemon.runtime.finish("hello-run", "answered to the old bearer")
+    done = await daemon.until(AGENT_RUN, "hello-run", in_phase("Succeeded"))
+    assert done["status"]["output"] == "answered to the old bearer"
 
 
 async def test_cancel_aborts_and_tells_so(daemon: OperatorPlane) -> None:
@@ -332,6 +345,30 @@ async def test_a_task_that_says_nothing_still_ends(task: OperatorPlane) -> None:
     done = await task.until(AGENT_RUN, "scribe-run", in_phase("Failed"))
     assert condition(done, "Complete")["reason"] == "Failed"
     assert done["status"]["output"]
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        ({"reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."}, "Evicted: The node was"),
+        ({"containerStatuses": [{"reason": "OOMKilled", "exitCode": 137}]}, "OOMKilled, container agent-runtime"),
+    ],
+)
+async def test_a_task_says_what_became_of_its_pod(task: OperatorPlane, status: dict[str, Any], says: str) -> None:
+    await task.create(run_object("scribe-run", "scribe"))
+
+    async def pod_of_run() -> Any:
+        return next(iter(await task.pods("task-run", "scribe")), None)
+
+    pod = await task.plane.eventually(pod_of_run)
+    ended = {**(await task.plane.set_pod(NAMESPACE, pod["metadata"]["name"]))["status"], "phase": "Failed", **status}
+    for item, container in zip(status.get("containerStatuses", ()), ended["containerStatuses"], strict=False):
+        container.update(name="agent-runtime", image="x", imageID="", ready=False, restartCount=0)
+        container["state"] = {"terminated": {key: item[key] for key in ("reason", "exitCode")}}
+        del container["reason"], container["exitCode"]
+    await task.patch(POD, pod["metadata"]["name"], {"status": ended}, subresource="status")
+    done = await task.until(AGENT_RUN, "scribe-run", in_phase("Failed"))
+    assert says in condition(done, "Complete")["message"]
 
 
 async def test_a_vanished_job_is_never_made_again(task: OperatorPlane) -> None:

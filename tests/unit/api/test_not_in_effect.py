@@ -68,13 +68,6 @@ def test_every_path_of_the_table_is_a_field() -> None:
     assert {*module._FIELDS, *module._WHOLE} == set(CLASSES.values())
 
 
-def test_a_token_is_mounted_for_tasks_and_delegation_unless_said_otherwise() -> None:
-    assert not defaults.automount_token(agent())
-    assert defaults.automount_token(agent(mode="task"))
-    assert defaults.automount_token(agent(delegation={"team": ["b"]}))
-    assert not defaults.automount_token(agent(mode="task", security={"automountServiceAccountToken": False}))
-
-
 def test_the_service_account_is_the_users_or_ours() -> None:
     assert (defaults.service_account_name(agent()), defaults.manages_rbac(agent())) == ("it-agent", True)
     theirs = agent(serviceAccountName="bot")
