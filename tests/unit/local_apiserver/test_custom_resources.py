@@ -310,3 +310,17 @@ async def test_a_rule_that_does_not_fit_its_fields_type_is_refused_with_the_crd(
     reply = await api.post(CRDS, crd)
     assert reply.status == (422 if told else 201), reply.message
     assert told in str(reply.body)
+
+
+async def test_an_embedded_resource_says_what_it_is(api: Api) -> None:
+    crd = widget_crd()
+    properties = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    properties["template"] = {
+        "type": "object", "x-kubernetes-embedded-resource": True, "x-kubernetes-preserve-unknown-fields": True,
+    }  # fmt: skip
+    assert (await api.post(CRDS, crd)).status == 201
+    api.server.custom.establish_now()
+    reply = await api.post(WIDGETS, widget("a", template={"kind": "Pod"}))
+    assert (reply.status, "spec.template.apiVersion: Required value: must not be empty" in reply.message) == (422, True)
+    whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"x": 1}}
+    assert (await api.post(WIDGETS, widget("a", template=whole))).body["spec"]["template"] == whole

@@ -25,6 +25,9 @@ from agentops.values.duration import parse_duration
 from agentops.values.quantity import parse_quantity
 
 
+_EMBEDDED = ("apiVersion", "kind")
+
+
 def validate(value: Any, schema: Schema, path: str, *, old: Any = MISSING, root: bool = False) -> list[FieldError]:
     """All problems of `value`. `old` is what is stored now, when correlatable."""
     if old is not MISSING and old == value and type(old) is type(value):
@@ -48,6 +51,8 @@ def _node(value: Any, schema: Schema, path: str, old: Any, out: list[FieldError]
     _values(value, schema.raw, schema, path, out)
     if isinstance(value, dict):
         out.extend(errors.required(_join(path, n)) for n in schema.raw.get("required") or () if n not in value)
+        if schema.embedded:
+            out.extend(errors.required(_join(path, n), "must not be empty") for n in _EMBEDDED if not value.get(n))
         for key, item in value.items():
             if root and key in ("apiVersion", "kind", "metadata"):
                 continue
