@@ -24,7 +24,6 @@ from agentops.local.apiserver.schema.structural import MISSING, Schema
 from agentops.values.duration import parse_duration
 from agentops.values.quantity import parse_quantity
 
-
 _EMBEDDED = ("apiVersion", "kind")
 
 
