@@ -403,6 +403,14 @@ can know how far it got. Neither is repeated: making a new AgentRun is for whoev
 
 ## Cells
 {table(rows)}
+
+## More of the kind
+- `python e2e/takeover.py --rounds 20`: the leading operator killed and told to stop; time until the other one has
+  reconciled a change, and what the audit log and the model show to have been done twice (nothing).
+- `hack/kill-writes memory --kills 100`, `hack/kill-writes plane --kills 50`: SIGKILL under writes; every acknowledged
+  one is there, once; revisions only grow; watches go on from before the kill.
+- `tests/integration/runtime/test_cut.py`, `e2e/test_takeover.py`: the paths to model, memory and API server cut for ten
+  seconds in mid-turn.
 """
 
 
