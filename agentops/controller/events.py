@@ -27,7 +27,7 @@ from agentops.values.clock import Clock, SystemClock, rfc3339
 log = get_logger("controller.events")
 
 _QUEUE = 1000
-_SENDERS = 4
+_SENDERS = 8
 _TRIES = 12
 _RETRY_S = 10.0
 _REFRESH_S = 1800.0

@@ -38,6 +38,7 @@ from attrs import field, frozen
 
 from agentops.controller.errors import BuildError, LeaderElectionLost
 from agentops.kube.client import ApiClient
+from agentops.kube.config import own_namespace
 from agentops.kube.errors import Conflict, KubeError, NotFound, error_from_response
 from agentops.kube.kinds import LEASE
 from agentops.kube.watch import encode
@@ -52,9 +53,13 @@ _RELEASE_TRIES = 5
 _RELEASE_WAIT_S = 0.2
 
 
+def _or_own_namespace(given: str) -> str:
+    return given or own_namespace()
+
+
 @frozen(slots=True)
 class LeaderElectionOptions:
-    """Which Lease, and how fast. `identity` None is the host name and a fresh uuid.
+    """Which Lease, and how fast. `namespace` is the pod's own unless given, `identity` the host name and a fresh uuid.
 
     `lease_duration_s` 15: how long others wait for a silent leader; `renew_deadline_s` 10: how long a
     leader tries to renew; `retry_period_s` 2. `fence` ends the process when the loop is stuck. `on_lost` says what
@@ -62,7 +67,7 @@ class LeaderElectionOptions:
     """
 
     lease_name: str
-    namespace: str
+    namespace: str = field(default="", converter=_or_own_namespace)
     identity: str | None = None
     lease_duration_s: float = 15.0
     renew_deadline_s: float = 10.0
@@ -74,7 +79,7 @@ class LeaderElectionOptions:
 
     def __attrs_post_init__(self) -> None:
         if not self.lease_name or not self.namespace:
-            raise BuildError("leader election needs a lease name and a namespace")
+            raise BuildError("leader election needs a lease name and, outside of a cluster, a namespace")
         if not self.lease_duration_s > self.renew_deadline_s > _JITTER * self.retry_period_s > 0:
             raise BuildError(
                 f"leader election: lease_duration_s ({self.lease_duration_s:g}) must exceed renew_deadline_s "

@@ -49,6 +49,14 @@ def remove_owner_reference(owner: Mapping[str, Any], obj: dict[str, Any]) -> Non
     obj["metadata"]["ownerReferences"] = kept
 
 
+def remove_controller_reference(owner: Mapping[str, Any], obj: dict[str, Any]) -> None:
+    """In place. Raises ControllerError when `owner` is not the controller of `obj`."""
+    current = controller_of(obj)
+    if current is None or not _same(current, owner):
+        raise ControllerError(f"{describe(obj)} is not controlled by {describe(owner)}")
+    remove_owner_reference(owner, obj)
+
+
 def controller_of(obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The owner reference with `controller: true`."""
     references = (obj.get("metadata") or {}).get("ownerReferences") or ()

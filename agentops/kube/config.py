@@ -107,18 +107,22 @@ def in_cluster(environ: Mapping[str, str] = os.environ) -> ClusterConfig:
             f"in-cluster configuration: cannot read {error.filename} ({error.strerror}); "
             "is the ServiceAccount token mounted (automountServiceAccountToken)?"
         ) from error
-    try:
-        namespace = (directory / "namespace").read_text().strip()
-    except OSError:
-        namespace = "default"
     host = f"[{host}]" if ":" in host else host
     return ClusterConfig(
         server=f"https://{host}:{port}",
-        namespace=namespace or "default",
+        namespace=own_namespace(environ) or "default",
         ca_pem=ca_pem,
         token=token,
         token_file=str(token_file),
     )
+
+
+def own_namespace(environ: Mapping[str, str] = os.environ) -> str:
+    """The namespace of the pod this process runs in, empty outside of one."""
+    try:
+        return (pod_path(SERVICE_ACCOUNT_DIR, environ) / "namespace").read_text().strip()
+    except OSError:
+        return ""
 
 
 async def from_kubeconfig(path: str, context: str | None = None) -> ClusterConfig:

@@ -21,6 +21,7 @@ from agentops.controller.owners import (
     controller_of,
     is_controlled_by,
     is_owned_by,
+    remove_controller_reference,
     remove_owner_reference,
     set_controller_reference,
     set_owner_reference,
@@ -77,6 +78,12 @@ def test_removing_a_reference_that_is_not_there_is_an_error():
     remove_owner_reference(owner(), obj)
     with pytest.raises(ControllerError, match="has no owner reference"):
         remove_owner_reference(owner(), obj)
+    set_owner_reference(owner(), obj)
+    with pytest.raises(ControllerError, match="is not controlled by"):
+        remove_controller_reference(owner(), obj)
+    set_controller_reference(owner(), obj)
+    remove_controller_reference(owner(), obj)
+    assert obj["metadata"]["ownerReferences"] == []
 
 
 # finalizers

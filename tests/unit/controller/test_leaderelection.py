@@ -254,6 +254,19 @@ def test_impossible_timings_are_refused(options):
         LeaderElectionOptions(**{"lease_name": "op", "namespace": "ns", **options})
 
 
+@pytest.mark.guarantee("LE1")
+def test_namespace_is_the_pods_own_unless_given(tmp_path, monkeypatch):
+    directory = tmp_path / "var/run/secrets/kubernetes.io/serviceaccount"
+    directory.mkdir(parents=True)
+    (directory / "namespace").write_text("operators\n")
+    monkeypatch.setenv("AGENTOPS_ROOT", str(tmp_path))
+    assert LeaderElectionOptions("op").namespace == "operators"
+    assert LeaderElectionOptions("op", "elsewhere").namespace == "elsewhere"
+    monkeypatch.setenv("AGENTOPS_ROOT", str(tmp_path / "nothing"))
+    with pytest.raises(BuildError, match="outside of a cluster, a namespace"):
+        LeaderElectionOptions("op")
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.guarantee("LE17")
 async def test_stuck_event_loop_is_ended_when_the_lease_has_run_out(lease, anyio_backend):
