@@ -107,6 +107,7 @@ class AnthropicAdapter:
             "the format of Anthropic's messages",
             "check baseURL and type",
             _status_of,
+            api_key,
         )
         self._defaults = dict(defaults or {})
         default_headers: dict[str, Any] = dict(headers or {})

@@ -59,6 +59,8 @@ class VendorCalls:
     format: str
     hint: str
     status_of: Callable[[Any], int | None] = field(repr=False)
+    api_key: str = field(repr=False)
+    """Taken out of what the vendor says: some quote it."""
 
     async def stream(
         self, model: str, begin: Callable[[], Awaitable[Any]], reader: Reader, first: Sequence[Delta] = ()
@@ -113,7 +115,7 @@ class VendorCalls:
     def _refused(self, error: Any, model: str) -> ProviderFault:
         """The vendor said no: by an HTTP status, or by an error object inside the stream."""
         status = self.status_of(error)
-        said = detail(error.body, error.message)
+        said = self._without_key(detail(error.body, error.message))
         if status in (401, 403):
             # A 401 may quote the key; a 403 says what the key may not do.
             why = f": {said}" if status == 403 else ""
@@ -144,6 +146,9 @@ class VendorCalls:
     def _broken(self, model: str, how: str) -> ProviderFault:
         text = f"the answer of model {model} broke off: {how}"
         return self._make(text, model, kind="connection_error", retryable=True)
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self.api_key, "…") if self.api_key else text
 
     @property
     def _where(self) -> str:

@@ -85,6 +85,7 @@ class OpenAICompatAdapter:
             "the chat completions format",
             "check baseURL (it usually ends in /v1)",
             _status_of,
+            api_key,
         )
         self._extra = dict(extra_body or {})
         self._new_id = new_id

@@ -90,15 +90,13 @@ async def test_long_output_is_cut_and_kept_whole_in_a_file(bash: BashTool, tmp_p
     assert spilled.read_text().splitlines()[-1] == "100000"
 
 
-async def test_a_process_that_left_its_group_ends_with_the_call(bash: BashTool) -> None:
+async def test_a_process_that_left_its_group_ends_with_the_call(bash: BashTool, tmp_path: Path) -> None:
     """One that ignores signals in a session of its own, and an orphan of another."""
-    stubborn = "setsid sh -c 'trap \"\" HUP TERM; echo $$; exec >&- 2>&-; exec sleep 300' &"
-    orphan = "setsid sh -c 'sleep 300 >&- 2>&- & echo $!'"
-    command = f"{orphan}; {stubborn} until [ $(jobs -r | wc -l) -eq 1 ]; do :; done; sleep 0.3"
-    output = await bash.run({"command": command})
-    left, right = (int(line) for line in output.text.splitlines())
-    await gone(left)
-    await gone(right)
+    stubborn = "setsid sh -c 'trap \"\" HUP TERM; echo $$ > stubborn; exec sleep 300' &"
+    orphan = "setsid sh -c 'sleep 300 & echo $! > orphan' &"
+    await bash.run({"command": f"{stubborn} {orphan} until [ -s stubborn ] && [ -s orphan ]; do sleep 0.02; done"})
+    for name in ("stubborn", "orphan"):
+        assert not alive(int((tmp_path / name).read_text())), name
 
 
 async def test_output_is_shown_while_the_command_runs(bash: BashTool, tmp_path: Path) -> None:

@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx2
 import orjson
 import pytest
-from support.model import scripted_model
+from support.providers import KEY, adapter, ask, calls_of, finish_of, text_of
 
 from agentops.api.runs import Usage
-from agentops.api.runtime_config import ProviderConfig
-from agentops.net.resolve import http_client
 from agentops.runtime.errors import ProviderAuthFault, ProviderFault
-from agentops.runtime.messages import Message, ReasoningPart, TextPart, ToolCallPart, ToolResultPart, user
-from agentops.runtime.providers.anthropic import LEFT_OUT
+from agentops.runtime.messages import Message, ToolCallPart, ToolResultPart, user
 from agentops.runtime.providers.base import (
-    Adapter,
-    CallOptions,
-    Delta,
-    Finish,
-    ProviderWarning,
     ReasoningDelta,
-    ReasoningSignature,
-    Source,
-    SystemPrompt,
-    TextDelta,
     ToolInputDelta,
-    ToolInputStart,
-    ToolSpec,
 )
-from agentops.runtime.providers.factory import AdapterFactory
-from agentops.values.clock import LoopClock
 
 pytestmark = pytest.mark.anyio
 
-BASH = ToolSpec("bash", "Runs a command.", {"type": "object", "properties": {"command": {"type": "string"}}})
-READ = ToolSpec("read", "Reads a file.", {"type": "object", "properties": {"path": {"type": "string"}}})
 EVERY = ("openaicompat", "openai", "openrouter", "anthropic")
 
 
@@ -55,72 +32,6 @@ def anyio_backend() -> str:
 @pytest.fixture(params=EVERY)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-class Stopped(LoopClock):
-    """A clock that stands still."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self._seconds = seconds
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._seconds)
-
-
-@asynccontextmanager
-async def adapter(
-    tmp_path: Path, kind: str, script: Any, *, read_timeout_s: float = 60, now: float | None = None, **fields: Any
-) -> AsyncIterator[tuple[Adapter, Any]]:
-    """An adapter of that type and a function that gives the requests the model saw.
-
-    `now` stops its clock, so many seconds after the beginning of 2026.
-    """
-    async with scripted_model(tmp_path, script) as client:
-        config = ProviderConfig(name="p", type=kind, base_url=f"{client.base_url}/v1", api_key_env="KEY", **fields)
-        ids = itertools.count(1)
-        clock = LoopClock() if now is None else Stopped(now)
-
-        def http(**options: Any) -> httpx2.AsyncClient:
-            return http_client(**{**options, "timeout": httpx2.Timeout(60, read=read_timeout_s)})
-
-        built = AdapterFactory({"KEY": "sk-1"}, http, clock, lambda: f"new{next(ids)}").adapter(config)
-
-        async def requests() -> list[dict[str, Any]]:
-            return [orjson.loads(line) for line in (await client.get("/requests")).text.splitlines()]
-
-        try:
-            yield built, requests
-        finally:
-            await built.aclose()
-
-
-async def ask(
-    model: Adapter,
-    messages: Sequence[Message] = (user("go"),),
-    system: SystemPrompt = SystemPrompt("Be brief."),
-    options: CallOptions | None = None,
-) -> list[Delta]:
-    stream = model.stream("m", system, messages, (BASH, READ), options or CallOptions())
-    return [delta async for delta in stream]
-
-
-def text_of(deltas: Sequence[Delta]) -> str:
-    return "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
-
-
-def calls_of(deltas: Sequence[Delta]) -> list[tuple[str, str]]:
-    """Name and whole arguments of each tool call."""
-    starts = [delta for delta in deltas if isinstance(delta, ToolInputStart)]
-    return [
-        (start.tool_name, "".join(d.text for d in deltas if isinstance(d, ToolInputDelta) and d.id == start.id))
-        for start in starts
-    ]
-
-
-def finish_of(deltas: Sequence[Delta]) -> Finish:
-    assert isinstance(deltas[-1], Finish)
-    return deltas[-1]
 
 
 async def test_text_arrives_whole_and_stops(tmp_path: Path, kind: str) -> None:
@@ -320,6 +231,17 @@ async def test_a_status_says_what_to_do(
     assert "provider p (http://" in str(caught.value)
 
 
+@pytest.mark.parametrize("status", [401, 403, 400, 500])
+async def test_a_provider_that_quotes_the_key_is_not_quoted(tmp_path: Path, kind: str, status: int) -> None:
+    error = {"type": "api_error", "message": f"the key {KEY} may not do this"}
+    body = {"type": "error", "error": error} if kind == "anthropic" else {"error": error}
+    async with adapter(tmp_path, kind, [{"error": {"status": status, "body": body}}]) as (model, _):
+        with pytest.raises(ProviderFault) as caught:
+            await ask(model)
+    assert KEY not in str(caught.value)
+    assert ("may not do this" in str(caught.value)) is (status != 401)
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -413,178 +335,3 @@ async def test_calls_under_one_index_or_id_stay_apart(tmp_path: Path, kind: str)
     body = calls_answer(kind, (0, "c1", "bash", '{"command":"a"}'), (0, "c2", "read", '{"path":"b"}'))
     async with adapter(tmp_path, kind, [{"raw": {"body": body}}]) as (model, _):
         assert calls_of(await ask(model)) == [("bash", '{"command":"a"}'), ("read", '{"path":"b"}')]
-
-
-# ---- Anthropic
-
-
-async def test_an_overloaded_error_inside_the_stream_is_a_529(tmp_path: Path) -> None:
-    body = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    script = [{"text": ["Half", " of"], "breaks": {"after": 1, "with": "error", "body": body}}]
-    async with adapter(tmp_path, "anthropic", script) as (model, _):
-        with pytest.raises(ProviderFault, match="overloaded_error") as caught:
-            await ask(model)
-    assert (caught.value.status, caught.value.retryable) == (529, True)
-
-
-async def test_signed_thoughts_go_back_and_breakpoints_stand_where_they_save(tmp_path: Path) -> None:
-    script = [{"reasoning": "Hm.", "text": "Yes."}, {"text": "Done."}]
-    async with adapter(tmp_path, "anthropic", script) as (model, requests):
-        deltas = await ask(model)
-        signature = next(delta.signature for delta in deltas if isinstance(delta, ReasoningSignature))
-        history = (
-            user("go"),
-            Message(
-                "assistant",
-                (ReasoningPart("unsigned"), ReasoningPart("Hm.", signature), ToolCallPart("a:1", "bash", "{}")),
-            ),
-            Message("tool", (ToolResultPart("a:1", "bash", "ok"),)),
-            Message("user", (TextPart("and now?"),)),
-        )
-        await ask(model, history)
-        seen = (await requests())[-1]
-    body = seen["body"]
-    cached = {"type": "ephemeral"}
-    assert body["messages"] == [
-        {"role": "user", "content": [{"type": "text", "text": "go"}]},
-        {
-            "role": "assistant",
-            "content": [
-                {"type": "thinking", "thinking": "Hm.", "signature": signature},
-                {"type": "tool_use", "id": "a_1", "name": "bash", "input": {}, "cache_control": cached},
-            ],
-        },
-        {
-            "role": "user",
-            "content": [
-                {"type": "tool_result", "tool_use_id": "a_1", "content": "ok"},
-                {"type": "text", "text": "and now?"},
-            ],
-        },
-    ]
-    assert [tool.get("cache_control") for tool in body["tools"]] == [None, cached]
-    assert body["system"] == [{"type": "text", "text": "Be brief.", "cache_control": cached}]
-
-
-async def test_call_defaults_reach_anthropic_and_what_it_refuses_is_a_warning(tmp_path: Path) -> None:
-    defaults = {"anthropic": {"effort": "low", "thinkingBudgetTokens": 2048, "disableParallelToolUse": True}}
-    async with adapter(tmp_path, "anthropic", [{"text": "x"}], call_defaults=defaults) as (model, requests):
-        deltas = await ask(model, options=CallOptions(temperature=0.2, max_output_tokens=1000))
-        body = (await requests())[-1]["body"]
-    assert body["output_config"] == {"effort": "low"}
-    assert body["thinking"] == {"type": "enabled", "budget_tokens": 2048}
-    assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
-    assert body["max_tokens"] == 3048
-    assert "temperature" not in body
-    warned = [delta.text for delta in deltas if isinstance(delta, ProviderWarning)]
-    assert len(warned) == 2
-    assert "temperature 0.2" in warned[1]
-
-
-async def test_a_turn_taken_over_from_another_vendor_goes_on_without_thinking(tmp_path: Path) -> None:
-    def history(thought: ReasoningPart) -> list[Message]:
-        asked = Message("assistant", (thought, ToolCallPart("c1", "bash", "{}")))
-        return [user("go"), asked, Message("tool", (ToolResultPart("c1", "bash", "ok"),))]
-
-    defaults = {"anthropic": {"thinkingBudgetTokens": 2048}}
-    script = [{"text": "x"}, {"text": "y"}]
-    async with adapter(tmp_path, "anthropic", script, call_defaults=defaults) as (model, requests):
-        await ask(model, history(ReasoningPart("theirs")))
-        await ask(model, history(ReasoningPart("ours", "sig")))
-        assert ["thinking" in seen["body"] for seen in await requests()] == [False, True]
-
-
-async def test_a_conversation_cut_in_the_middle_of_a_turn_begins_with_the_user(tmp_path: Path) -> None:
-    history = [Message("assistant", (ToolCallPart("c1", "bash", "{}"),))]
-    history += [Message("tool", (ToolResultPart("c1", "bash", "ok"),)), user("go on")]
-    async with adapter(tmp_path, "anthropic", [{"text": "x"}]) as (model, requests):
-        await ask(model, history)
-        sent = (await requests())[-1]["body"]["messages"]
-    assert [message["role"] for message in sent] == ["user", "assistant", "user"]
-    assert sent[0]["content"] == [{"type": "text", "text": LEFT_OUT}]
-
-
-async def test_what_stays_the_same_is_cached_apart_from_what_a_turn_adds(tmp_path: Path) -> None:
-    async with adapter(tmp_path, "anthropic", [{"text": "x"}]) as (model, requests):
-        await ask(model, system=SystemPrompt("You are sre.", "<memory:context>…"))
-        system = (await requests())[-1]["body"]["system"]
-    assert [(block["text"], "cache_control" in block) for block in system] == [
-        ("You are sre.", True),
-        ("<memory:context>…", False),
-    ]
-
-
-async def test_the_key_goes_as_x_api_key_to_another_server_unless_the_headers_say_otherwise(tmp_path: Path) -> None:
-    async with adapter(tmp_path, "anthropic", [{"text": "x"}]) as (model, requests):
-        await ask(model)
-        headers = (await requests())[-1]["headers"]
-    assert ("x-api-key" in headers, "authorization" in headers) == (True, False)
-    own = {"Authorization": "Bearer theirs"}
-    async with adapter(tmp_path, "anthropic", [{"text": "x"}], headers=own) as (model, requests):
-        await ask(model)
-        headers = (await requests())[-1]["headers"]
-    assert ("x-api-key" in headers, "authorization" in headers) == (False, True)
-
-
-async def test_the_vendor_gets_a_bearer_and_citations_become_sources() -> None:
-    seen: list[httpx2.Request] = []
-    cited = {"type": "web_search_result_location", "url": "https://e.org/a", "title": "A", "cited_text": "a"}
-    cited |= {"encrypted_index": "i"}
-    empty = {"type": "text", "text": ""}
-    usage = {"input_tokens": 3, "output_tokens": 1, "cache_creation_input_tokens": 4, "cache_read_input_tokens": 5}
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
-    events = [
-        {"type": "message_start", "message": message},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "redacted_thinking", "data": "xyz"}},
-        {"type": "content_block_stop", "index": 0},
-        {"type": "content_block_start", "index": 1, "content_block": empty},
-        {"type": "content_block_delta", "index": 1, "delta": {"type": "citations_delta", "citation": cited}},
-        {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "A."}},
-        {"type": "content_block_stop", "index": 1},
-        {"type": "message_delta", "delta": {"stop_reason": "refusal"}, "usage": {"output_tokens": 2}},
-        {"type": "message_stop"},
-    ]
-    body = b"".join(b"event: %s\ndata: %s\n\n" % (e["type"].encode(), orjson.dumps(e)) for e in events)
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        seen.append(request)
-        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=body)
-
-    def client(**options: Any) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(transport=httpx2.MockTransport(answer), **options)
-
-    config = ProviderConfig(name="p", type="anthropic", api_key_env="KEY")
-    model = AdapterFactory({"KEY": "sk-1"}, client, LoopClock(), lambda: "id").adapter(config)
-    deltas = await ask(model)
-    await model.aclose()
-    assert str(seen[0].url) == "https://api.anthropic.com/v1/messages"
-    assert (seen[0].headers["authorization"], "x-api-key" in seen[0].headers) == ("Bearer sk-1", False)
-    counted = Usage(input_tokens=12, output_tokens=2, total_tokens=14, cache_creation_tokens=4, cache_read_tokens=5)
-    assert deltas == [
-        ReasoningSignature("xyz", redacted=True),
-        Source("source1", "url", "https://e.org/a", "A"),
-        TextDelta("A."),
-        Finish("content-filter", counted, "msg_1"),
-    ]
-
-
-# ---- OpenAI and OpenRouter
-
-
-async def test_call_defaults_reach_openai_and_a_refused_temperature_is_a_warning(tmp_path: Path) -> None:
-    defaults = {"openai": {"reasoningEffort": "low", "serviceTier": "flex"}}
-    async with adapter(tmp_path, "openai", [{"text": "x"}], call_defaults=defaults) as (model, requests):
-        deltas = await ask(model, options=CallOptions(temperature=0.2, max_output_tokens=9))
-        body = (await requests())[-1]["body"]
-    assert (body["reasoning_effort"], body["service_tier"], body["max_completion_tokens"]) == ("low", "flex", 9)
-    assert "temperature" not in body
-    assert any(isinstance(delta, ProviderWarning) for delta in deltas)
-
-
-async def test_an_error_inside_openrouters_stream_has_its_status(tmp_path: Path) -> None:
-    body = '{"error": {"code": 502, "message": "upstream is gone"}, "choices": []}'
-    script = [{"text": ["Half", " of"], "breaks": {"after": 1, "with": "error", "body": body}}]
-    async with adapter(tmp_path, "openrouter", script) as (model, _):
-        with pytest.raises(ProviderFault, match="upstream is gone") as caught:
-            await ask(model)
-    assert (caught.value.status, caught.value.retryable) == (502, True)
