@@ -129,6 +129,8 @@ class Reader:
         if match and match not in ("Exact", "NotOlderThan"):
             found = [errors.not_supported("resourceVersionMatch", match, ("Exact", "NotOlderThan", ""))]
             raise errors.invalid("meta.k8s.io", "ListOptions", "", found)
+        if request.arg("sendInitialEvents"):
+            raise list_options_invalid("sendInitialEvents is forbidden for list", "sendInitialEvents")
         if token:
             if match:
                 raise list_options_invalid("resourceVersionMatch is forbidden when continue is provided")

@@ -315,3 +315,8 @@ async def test_a_reader_too_slow_for_big_objects_is_cut_off_by_bytes() -> None:
             await api.post(CONFIG_MAPS, config_map(f"big{number}", k="x" * 1_000_000))
         assert len(await watch.rest()) < 12
         await watch.close()
+
+
+async def test_initial_events_are_nothing_for_a_list(api: Api) -> None:
+    reply = await api.get(f"{CONFIG_MAPS}?sendInitialEvents=true")
+    assert (reply.status, "sendInitialEvents is forbidden for list" in reply.message) == (422, True)
