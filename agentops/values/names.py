@@ -35,6 +35,12 @@ def is_env_name(name: str) -> bool:
     return _ENV.fullmatch(name) is not None
 
 
+def env_stem(name: str) -> str:
+    """An object's name as the beginning of a variable's: `MY_LLM` for `my-llm`. Different names can have the same."""
+    stem = "".join(char if char.isascii() and char.isalnum() else "_" for char in name.upper())
+    return f"{'_' if stem[:1].isdigit() else ''}{stem}"
+
+
 def safe_name(*parts: str, max_length: int = 63) -> str:
     """A DNS label out of `parts` joined by dashes.
 

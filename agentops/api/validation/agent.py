@@ -12,7 +12,7 @@ from agentops.api.types.provider import Provider
 from agentops.api.validation import common
 from agentops.api.validation.common import FieldError, forbidden, invalid, required
 from agentops.values.duration import parse_duration
-from agentops.values.names import is_dns1035_label, is_dns1123_label, is_dns1123_subdomain
+from agentops.values.names import env_stem, is_dns1035_label, is_dns1123_label, is_dns1123_subdomain
 
 DELEGATION_TOOLS = ("run_agent", "get_agent_run")
 
@@ -173,9 +173,14 @@ def _not_bound(provider: str, bound: Sequence[str]) -> str:
 def _providers(spec: AgentSpec) -> list[FieldError]:
     if not spec.provider_refs:
         return [required("spec.providerRefs", "bind at least one Provider")]
+    by_variable: dict[str, str] = {}
     errors = common.unique("spec.providerRefs", (binding.name for binding in spec.provider_refs), "name")
     for index, binding in enumerate(spec.provider_refs):
         errors += _object_name(f"spec.providerRefs[{index}].name", binding.name)
+        twin = by_variable.setdefault(env_stem(binding.name), binding.name)
+        if twin != binding.name:
+            message = f"{binding.name!r} and {twin!r} have their keys in the same variable; rename one of the Providers"
+            errors.append(invalid(f"spec.providerRefs[{index}].name", message))
         if binding.overrides is not None:
             errors += common.call_defaults(f"spec.providerRefs[{index}].overrides", binding.overrides, None)
     return errors

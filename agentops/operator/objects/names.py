@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentops.values.names import safe_name
+from agentops.values.names import env_stem, safe_name
 
 RUNTIME_PORT = 4096
 MEMORY_PORT = 7437
@@ -72,5 +72,4 @@ def memory_url(server_ref: str, namespace: str) -> str:
 
 def variable(provider: str, suffix: str) -> str:
     """`MY_LLM_API_KEY` for provider `my-llm`: upper case, every non-alphanumeric an underscore."""
-    stem = "".join(char if char.isascii() and char.isalnum() else "_" for char in provider.upper())
-    return f"{'_' if stem[:1].isdigit() else ''}{stem}_{suffix}"
+    return f"{env_stem(provider)}_{suffix}"

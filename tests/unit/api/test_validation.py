@@ -84,6 +84,7 @@ def test_a_good_agent_has_no_findings() -> None:
         ({"schedule": "@daily"}, "spec.schedulePrompt", R),  # A13
         ({"tools": [{"name": "a"}, {"name": "a"}]}, "spec.tools[1].name", D),
         ({"providerRefs": [{"name": "local"}, {"name": "local"}]}, "spec.providerRefs[1].name", D),
+        ({"providerRefs": [{"name": "local"}, {"name": "a-b"}, {"name": "a.b"}]}, "spec.providerRefs[2].name", I),
         ({"schedule": "* * * *", "schedulePrompt": "go"}, "spec.schedule", I),
         ({"timeout": "10"}, "spec.timeout", I),
         ({"timeout": "0s"}, "spec.timeout", I),
