@@ -18,7 +18,7 @@ import trio
 import trio.testing
 
 from agentops.controller.informer import Informer
-from agentops.controller.reflector import Target
+from agentops.controller.target import Target
 from agentops.kube.client import ApiClient
 from agentops.kube.kinds import CONFIG_MAP
 from agentops.kube.transport import Query, Response

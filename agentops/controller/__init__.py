@@ -38,10 +38,10 @@ from agentops.controller.informer import ObjectEvent
 from agentops.controller.leaderelection import LeaderElectionOptions, LeaderElector
 from agentops.controller.manager import Manager, ManagerOptions
 from agentops.controller.reconcile import Reconciler, Request, Result, object_reconciler
-from agentops.controller.reflector import WatchOptions
 from agentops.controller.securemetrics import SecureMetrics
 from agentops.controller.source import ChannelSource, FuncSource, KindSource
 from agentops.controller.store import Entry
+from agentops.controller.target import WatchOptions
 from agentops.controller.webhook import WebhookOptions, WebhookServer
 
 __all__ = [

@@ -18,9 +18,9 @@ from attrs import field, frozen
 
 from agentops.controller.errors import CacheNotStarted, ControllerError, ResourceNotCached, StaleCache
 from agentops.controller.informer import EventHandler, Informer, InformerStatistics, Transform
-from agentops.controller.reflector import Observer, Target, WatchOptions
 from agentops.controller.store import Entry, IndexFn, Key
 from agentops.controller.streaming import Mode, StreamingLists
+from agentops.controller.target import Observer, Target, WatchOptions
 from agentops.kube.client import ApiClient
 from agentops.kube.discovery import NoKindMatch
 from agentops.kube.errors import NotFound

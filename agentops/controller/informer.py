@@ -36,9 +36,10 @@ from attrs import define, frozen
 
 from agentops.controller.consistency import WriteFence
 from agentops.controller.errors import ResourceNotCached
-from agentops.controller.reflector import Observer, Reflector, ReflectorStatistics, Target, WatchOptions
+from agentops.controller.reflector import Reflector, ReflectorStatistics
 from agentops.controller.store import Entry, Key, Replacement, Store, version_number
 from agentops.controller.streaming import StreamingLists
+from agentops.controller.target import Observer, Target, WatchOptions
 from agentops.kube.client import ApiClient
 from agentops.kube.watch import Meta, decode_meta, encode
 from agentops.telemetry.logging import get_logger

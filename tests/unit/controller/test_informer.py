@@ -4,7 +4,7 @@ import pytest
 from support.scripted_transport import Feed, listing, pod, status
 
 from agentops.controller.informer import Informer
-from agentops.controller.reflector import Target
+from agentops.controller.target import Target
 from agentops.kube.client import ApiClient
 from agentops.kube.kinds import POD
 

@@ -7,7 +7,7 @@ from support.scripted_transport import Feed, listing, pod
 
 from agentops.controller import Builder, Manager, ManagerOptions, ResourceNotCached
 from agentops.controller.informer import Informer
-from agentops.controller.reflector import Target
+from agentops.controller.target import Target
 from agentops.kube.client import ApiClient
 from agentops.kube.kinds import POD, SECRET
 

@@ -2,7 +2,8 @@ import anyio
 import pytest
 from support.scripted_transport import Feed, ScriptedTransport, listing, pod, refused, status
 
-from agentops.controller.reflector import Reflector, Target
+from agentops.controller.reflector import Reflector
+from agentops.controller.target import Target
 from agentops.kube.client import ApiClient
 from agentops.kube.errors import TransportError
 from agentops.kube.kinds import POD

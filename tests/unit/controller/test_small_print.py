@@ -27,8 +27,8 @@ from agentops.controller.delaying_queue import DelayingQueue
 from agentops.controller.informer import Informer
 from agentops.controller.priority_queue import PriorityQueue
 from agentops.controller.rate_limiting_queue import RateLimitingQueue
-from agentops.controller.reflector import Target
 from agentops.controller.store import Store
+from agentops.controller.target import Target
 from agentops.kube.client import ApiClient
 from agentops.kube.errors import TransportError
 from agentops.kube.kinds import CONFIG_MAP, NODE, POD, SECRET

@@ -3,8 +3,9 @@ import pytest
 from support.scripted_transport import Feed, listing, ok, pod, refused, status
 
 from agentops.controller.cache import Cache, CacheOptions
-from agentops.controller.reflector import Reflector, Target, WatchOptions
+from agentops.controller.reflector import Reflector
 from agentops.controller.streaming import StreamingLists
+from agentops.controller.target import Target, WatchOptions
 from agentops.kube.client import ApiClient
 from agentops.kube.errors import TransportError
 from agentops.kube.kinds import POD

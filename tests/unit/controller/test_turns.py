@@ -7,8 +7,8 @@ from support.scripted_transport import Feed, listing, pod
 
 from agentops.controller import Controller, Request
 from agentops.controller.informer import Informer
-from agentops.controller.reflector import Target
 from agentops.controller.store import Store
+from agentops.controller.target import Target
 from agentops.kube.client import ApiClient
 from agentops.kube.kinds import POD
 from agentops.values.clock import LoopClock
