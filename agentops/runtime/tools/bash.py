@@ -21,8 +21,6 @@ DEFAULT_TIMEOUT_S = 120
 MAX_TIMEOUT_S = 1800
 KILL_AFTER_S = 2.0
 """Between SIGTERM and SIGKILL."""
-PROGRESS_S = 0.25
-"""The shortest time between two pieces of progress."""
 
 _ALLOWED = frozenset(
     {"PATH", "HOME", "LANG", "LANGUAGE", "TERM", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL", "SSL_CERT_FILE",
@@ -93,10 +91,10 @@ class BashTool:
         if "\0" in command:
             raise ToolFault("a command cannot contain a NUL byte")
         started = self._clock.boottime()
-        shown = _Shown(progress, self._clock, self._limit)
+        shown = _Shown(progress, self._limit)
         sink = OutputSink(self._workspace.root, f"bash-{secrets.token_hex(4)}", self._limit, shown.take)
         try:
-            code = await self._execute(command, timeout_s, sink)
+            code = await self._execute(command, timeout_s, sink, shown)
         finally:
             sink.close()
         metadata = {
@@ -113,14 +111,14 @@ class BashTool:
             raise ToolFault(_report(sink, f"[{how}]"), metadata, fitted=True)
         return ToolOutput(sink.text or "(no output)", metadata, fitted=True)
 
-    async def _execute(self, command: str, timeout_s: float, sink: OutputSink) -> int | None:
+    async def _execute(self, command: str, timeout_s: float, sink: OutputSink, shown: _Shown) -> int | None:
         """The exit code (negative for a signal), or None when the time ran out."""
         shell = shutil.which("bash", path=self._env["PATH"]) or "/bin/sh"
         root = self._workspace.root
         env = {**self._env, "PWD": str(root)}
         async with nothing_left(), running([shell, "-c", command], sandbox=self._sandbox, cwd=root, env=env) as process:
             with anyio.move_on_after(timeout_s):
-                return await process.read_until_end(sink.write)
+                return await process.read_until_end(sink.write, shown.tick)
             process.terminate()
             with anyio.move_on_after(KILL_AFTER_S):
                 await process.read_until_end(sink.write)
@@ -135,17 +133,23 @@ def _report(sink: OutputSink, ending: str) -> str:
 class _Shown:
     """Passes output on as progress, in pieces that are not too many and, together, not too long."""
 
-    def __init__(self, progress: Progress, clock: Clock, limit_chars: int) -> None:
+    def __init__(self, progress: Progress, limit_chars: int) -> None:
         self._progress = progress
-        self._clock = clock
         self._left = limit_chars
         self._waiting: list[str] = []
-        self._next = 0.0
+        self._fresh = True
 
     def take(self, text: str) -> None:
+        """The first piece after a quiet moment goes out at once, the next with the tick."""
         self._waiting.append(text[: self._left])
         self._left -= len(self._waiting[-1])
-        if self._clock.boottime() >= self._next and any(self._waiting):
-            self._progress("".join(self._waiting))
-            self._waiting = []
-            self._next = self._clock.boottime() + PROGRESS_S
+        if self._fresh:
+            self.tick()
+            self._fresh = False
+
+    def tick(self) -> None:
+        text = "".join(self._waiting)
+        self._waiting.clear()
+        self._fresh = not text
+        if text:
+            self._progress(text)

@@ -26,6 +26,7 @@ log = get_logger("runtime.processes")
 
 LINGER_S = 0.5
 """How long output is still read after the command has ended, when a child keeps the pipe open."""
+TICK_S = 0.25
 REAP_S = 5.0
 """How long killed processes get to disappear; one that is stuck in the kernel is left, and logged."""
 
@@ -44,10 +45,14 @@ class Command:
         self._ended = anyio.Event()
         os.set_blocking(self._out, False)
 
-    async def read_until_end(self, take: Callable[[bytes], None]) -> int:
-        """Give each piece of output to `take` until the command has ended. Its exit code, negative for a signal."""
+    async def read_until_end(self, take: Callable[[bytes], None], tick: Callable[[], None] = lambda: None) -> int:
+        """Give each piece of output to `take` until the command has ended. Its exit code, negative for a signal.
+
+        `tick` is called every `TICK_S` meanwhile.
+        """
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._read, take)
+            tasks.start_soon(_every_tick, tick)
             await anyio.wait_readable(self._pidfd)
             with anyio.move_on_after(LINGER_S):
                 await self._ended.wait()
@@ -136,6 +141,12 @@ async def nothing_left() -> AsyncIterator[None]:
                     await anyio.sleep(0.01)
             if waiting.cancelled_caught:
                 log.error("processes.left", meaning="a killed process did not disappear")
+
+
+async def _every_tick(tick: Callable[[], None]) -> None:
+    while True:
+        await anyio.sleep(TICK_S)
+        tick()
 
 
 def _exit_code(pidfd: int) -> int:

@@ -101,17 +101,12 @@ async def test_a_process_that_left_its_group_ends_with_the_call(bash: BashTool, 
 
 async def test_output_is_shown_while_the_command_runs(bash: BashTool, tmp_path: Path) -> None:
     seen: list[str] = []
-    first = anyio.Event()
-
-    def progress(text: str) -> None:
-        seen.append(text)
-        first.set()
-
+    command = "echo one; sleep 0.05; echo two; until [ -e go ]; do sleep 0.05; done; echo three"
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(bash.run_showing, {"command": "echo one; until [ -e go ]; do sleep 0.05; done"}, progress)
+        tasks.start_soon(bash.run_showing, {"command": command}, seen.append)
         with anyio.fail_after(20):
-            await first.wait()
-        assert seen == ["one\n"]
+            while "".join(seen) != "one\ntwo\n":
+                await anyio.sleep(0.01)
         (tmp_path / "go").touch()
 
 
