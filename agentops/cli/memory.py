@@ -68,7 +68,12 @@ from agentops.cli.options import role_options
     help="How many of those copies stay.",
 )
 @click.option("--insecure", is_flag=True, help="No authentication. Development only.")
-@click.option("--database-url", envvar="DATABASE_URL", hidden=True)
+@click.option(
+    "--database-url",
+    envvar="DATABASE_URL",
+    metavar="URL",
+    help="A PostgreSQL server in place of the file; as DATABASE_URL, or everybody on the host sees its password.",
+)
 @role_options("agentops-memory")
 def memory(
     listen: str,
@@ -92,8 +97,6 @@ def memory(
     from agentops.values.duration import parse_duration
 
     try:
-        if database_url:
-            raise UsageError("DATABASE_URL is set, but PostgreSQL is not supported yet; unset it and use --db FILE")
         try:
             window_s = parse_duration(dedupe_window)
         except ValueError as error:
@@ -114,6 +117,7 @@ def memory(
         MemoryOptions(
             listen=listen,
             db=pod_path(db),
+            database_url=database_url or None,
             dedupe_window_s=window_s,
             token_file=None if token_file is None else pod_path(token_file),
             insecure=insecure,

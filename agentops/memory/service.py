@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -14,6 +17,7 @@ from agentops.memory.errors import DatabaseUnusable
 from agentops.memory.maintenance import keep_probing, keep_pruned, keep_snapshots
 from agentops.memory.retention import Retention
 from agentops.memory.sqlite_store import SqliteStore
+from agentops.memory.store import MemoryStore
 from agentops.net.auth import TokenFile
 from agentops.net.errors import UsageError
 from agentops.net.listen import ListenAddress, bind
@@ -35,6 +39,8 @@ class MemoryOptions:
     listen: str = ":7437"
     db: Path = Path("/data/memory.db")
     """SQLite file; its directory must exist and be writable."""
+    database_url: str | None = field(default=None, repr=False)
+    """A PostgreSQL server instead of the file."""
     dedupe_window_s: float = 900.0
     """The same content within this many seconds is counted, not stored again; 0 stores every time."""
     token_file: Path | None = None
@@ -59,6 +65,8 @@ class MemoryService:
         self._clock = clock or SystemClock()
         self.registry = Registry()
         self.database: Database | None = None
+        """The SQLite file; None on PostgreSQL."""
+        self._statistics: dict[str, Any] = {}
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; `task_status` starts with the port. Raises UsageError for bad options."""
@@ -66,9 +74,7 @@ class MemoryService:
         token = self._token()
         sock = bind(ListenAddress.parse(options.listen))
         try:
-            self.database = database = Database(options.db)
-            async with database, anyio.create_task_group() as tasks:
-                store = SqliteStore(database, dedupe_window_s=options.dedupe_window_s, clock=self._clock)
+            async with self._opened() as store, anyio.create_task_group() as tasks:
                 app = build_app(
                     store,
                     registry=self.registry,
@@ -80,9 +86,12 @@ class MemoryService:
                 await tasks.start(_serve, app, sock, options.grace_s)
                 tasks.start_soon(keep_probing, store, self._clock)
                 tasks.start_soon(keep_pruned, store, options.retention, self._clock)
-                tasks.start_soon(keep_snapshots, database, options.snapshot_dir, options.snapshot_keep, self._clock)
+                if self.database is not None:
+                    tasks.start_soon(
+                        keep_snapshots, self.database, options.snapshot_dir, options.snapshot_keep, self._clock
+                    )
                 host, port = sock.getsockname()[:2]
-                log.info("memory.ready", host=host, port=port, db=str(options.db), **database.statistics())
+                log.info("memory.ready", host=host, port=port, **self._statistics)
                 task_status.started(port)
                 await anyio.sleep_forever()
         except DatabaseUnusable as error:
@@ -90,6 +99,27 @@ class MemoryService:
         finally:
             sock.close()
             log.info("memory.stopped")
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[MemoryStore]:
+        options = self._options
+        if options.database_url is None:
+            async with Database(options.db) as self.database:
+                self._statistics = {"db": str(options.db), **self.database.statistics()}
+                yield SqliteStore(self.database, dedupe_window_s=options.dedupe_window_s, clock=self._clock)
+            return
+        if options.snapshot_dir is not None:
+            raise UsageError("--snapshot-dir is for the SQLite file; a PostgreSQL server has backups of its own")
+        try:
+            from agentops.memory.postgres import Postgres
+            from agentops.memory.postgres_store import PostgresStore
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"DATABASE_URL needs {error.name}, which is not installed: pip install 'agentops-platform[postgres]'"
+            ) from error
+        async with Postgres(options.database_url) as server:
+            self._statistics = {"db": "postgresql", **server.statistics()}
+            yield PostgresStore(server, dedupe_window_s=options.dedupe_window_s, clock=self._clock)
 
     def _token(self) -> TokenFile | None:
         if self._options.insecure:

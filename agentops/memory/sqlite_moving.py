@@ -6,13 +6,13 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from agentops.api.codec import WireError, from_wire
+from agentops.api.codec import WireError
 from agentops.api.memory import Observation, Session
 from agentops.memory import rows
-from agentops.memory.errors import Forbidden, InvalidRequest
+from agentops.memory.errors import InvalidRequest
 from agentops.memory.schema import index_columns
 from agentops.memory.store import Imported
-from agentops.memory.validation import MAX_UUID, check_imported
+from agentops.memory.transfer import parse_record
 
 
 def import_records(
@@ -22,7 +22,7 @@ def import_records(
     for number, record in enumerate(records, first):
         kind = record.get("kind")
         try:
-            row = parse(record, number, reader)
+            row = parse_record(record, number, reader)
             added = _session(c, row) if isinstance(row, Session) else _observation(c, row, record.get("uuid"), now)
         except WireError as error:
             raise InvalidRequest([f"record {number}: {error}"]) from error
@@ -30,20 +30,6 @@ def import_records(
     return Imported(
         imported_sessions=counts["session"], imported_observations=counts["observation"], skipped=counts["skipped"]
     )
-
-
-def parse(record: dict[str, Any], number: int, reader: str) -> Session | Observation:
-    """The checked row of a record. Raises WireError and Forbidden."""
-    kind = record.get("kind")
-    if kind not in ("session", "observation"):
-        raise WireError(f"kind: must be session or observation, not {kind!r:.60}")
-    identity = record.get("uuid")
-    if identity is not None and (not isinstance(identity, str) or not 0 < len(identity) <= MAX_UUID):
-        raise WireError(f"uuid must be a text of 1 to {MAX_UUID} characters")
-    row = check_imported(from_wire(Session, record) if kind == "session" else from_wire(Observation, record))
-    if reader and row.project != reader:
-        raise Forbidden(f"record {number}: this bearer is of project {reader!r}, not of {row.project!r:.60}")
-    return row
 
 
 def ensure_session(c: sqlite3.Connection, session_id: str, project: str, now: int, reader: str) -> None:

