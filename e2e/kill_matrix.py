@@ -71,6 +71,10 @@ _UNREAD = "nobody read the prompt; only the restarted agent knows, so the operat
 _GONE = "the pod it was sent to is gone; what it did nobody can tell, so it is not sent again"
 _DRAINED = "the pod finishes its turn within its grace period; the next pod waits for the state it leaves"
 _UNAFFECTED = "the turn does not need it"
+_READ_LATE = (
+    "the agent reads the prompt and the next leader asks for its record; "
+    "if it sees the connection gone first, it drops it"
+)
 _RESUMED = "the next leader finds the pod in the run's status and asks it for the record"
 EXPECTED: dict[tuple[str, str], Expected] = {
     ("agent-process", TURN): _ends(_KILLED, Interrupted=1),
@@ -98,10 +102,10 @@ EXPECTED: dict[tuple[str, str], Expected] = {
     ),
     ("operator", TURN): _ends(_RESUMED, Succeeded=1),
     ("operator", TOOL): _ends(_RESUMED, Succeeded=2),
-    ("operator", DISPATCH): _ends(_RESUMED, Succeeded=1),
+    ("operator", DISPATCH): _ends(_READ_LATE, Succeeded=1, Lost=0),
     ("operators", TURN): _ends(_RESUMED, Succeeded=1),
     ("operators", TOOL): _ends(_RESUMED, Succeeded=2),
-    ("operators", DISPATCH): _ends(_RESUMED, Succeeded=1),
+    ("operators", DISPATCH): _ends(_READ_LATE, Succeeded=1, Lost=0),
     ("plane", TURN): _ends("pods die with the plane; " + _KILLED, Interrupted=1),
     ("plane", TOOL): _ends("pods die with the plane; " + _KILLED, Interrupted=1),
     ("plane", DISPATCH): _ends("pods die with the plane; " + _UNREAD, Lost=0),
