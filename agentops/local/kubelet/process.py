@@ -139,7 +139,7 @@ class HostProcess:
                 with anyio.move_on_after(_START_S):
                     self.pid, self._pidfd = await greet(self._channel, self.leader)
                     return
-            except StartError as error:
+            except (StartError, OSError) as error:
                 message = str(error) or await self._last_words()
             finally:
                 anyio.notify_closing(self._channel)
