@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -46,6 +47,11 @@ def role_options(service_name: str) -> Callable[[_F], _F]:
             provider = tracing.configure(service_name, os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"), None, **described)
             try:
                 return command(*args, **kwargs)
+            except (click.ClickException, click.Abort, click.exceptions.Exit):
+                raise
+            except Exception:  # a defect; whoever collects the logs gets it as one line, with its traceback
+                logging.get_logger("role").exception("role.crashed", role=service_name)
+                sys.exit(1)
             finally:
                 if provider is not None:
                     provider.shutdown()
