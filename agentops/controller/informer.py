@@ -123,15 +123,23 @@ class Registration:
         return self._informer.has_synced and not self._untold
 
     async def wait_for_sync(self) -> None:
-        """Until `has_synced`."""
+        """Until `has_synced`. Raises ResourceNotCached when the informer is removed."""
         await self._informer.wait_for_sync()
         if self._untold:
             await self._caught_up.wait()
+            await self._informer.wait_for_sync()
+
+    def give_up(self) -> None:
+        """What it has not heard of it never will."""
+        self._untold.clear()
+        self._caught_up.set()
 
     def wants(self, event: ObjectEvent) -> bool:
         """Whether to tell this event: what happens to an object that is still to be told of is told with it."""
         if self.removed:
             return False
+        if not self._untold:
+            return True
         key = event.entry.key
         if key not in self._untold:
             return True
@@ -295,6 +303,8 @@ class Informer:
     def close(self) -> None:
         """Free the store and wake whoever waits for it. Handlers are told nothing."""
         self.closed = True
+        for registration in self._registrations:
+            registration.give_up()
         self._registrations = []
         self.store.replace(())
         self._synced.set()

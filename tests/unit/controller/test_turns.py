@@ -5,7 +5,7 @@ import anyio.lowlevel
 import pytest
 from support.scripted_transport import Feed, listing, pod
 
-from agentops.controller import Controller, Request
+from agentops.controller import Controller, Request, ResourceNotCached
 from agentops.controller.informer import Informer
 from agentops.controller.store import Store
 from agentops.controller.target import Target
@@ -144,6 +144,27 @@ async def test_handler_that_is_removed_while_it_catches_up_hears_no_more(informe
         await anyio.sleep(1)
         tasks.cancel_scope.cancel()
     assert len(heard) == before < MANY
+
+
+@pytest.mark.guarantee("IN25")
+async def test_who_waits_for_a_handler_to_catch_up_is_told_when_the_informer_is_removed(informer):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(informer.run)
+        await informer.wait_for_sync()
+        registration = informer.add_handler(lambda event: None)
+        told = []
+
+        async def wait():
+            with pytest.raises(ResourceNotCached):
+                await registration.wait_for_sync()
+            told.append(True)
+
+        tasks.start_soon(wait)
+        await turns(2)
+        informer.close()
+        await turns(10)
+        assert told
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.guarantee("CT20")
