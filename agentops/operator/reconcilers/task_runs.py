@@ -61,7 +61,7 @@ class TaskRuns:
         if not is_controlled_by(found, work.obj):
             return await self._in_the_way(work, found)
         self._unconfirmed.discard(work.uid)
-        ended = _job_end(found) or pod_end(await self._pod(work))
+        ended = _job_end(found) or await self._pod_end(work)
         if ended is not None:
             return await self._harvest(work, ended)
         await self._watch(work)
@@ -224,6 +224,17 @@ class TaskRuns:
             podName=pod["metadata"]["name"] if pod is not None else work.run.status.pod_name,
         )
 
+    async def _pod_end(self, work: RunWork) -> tuple[bool, str, str] | None:
+        """The end of a pod that is on its way out, and why the Job sent it there, if it did."""
+        ended = pod_end(await self._pod(work))
+        if ended is None or ended[0]:
+            return ended
+        try:
+            found = await self._client.live.get(JOB, _name(work), work.namespace)
+        except NotFound:
+            return ended
+        return _job_end(found, interim=True) or ended
+
     async def _harvest(self, work: RunWork, ended: tuple[bool, str, str]) -> RunResult:
         """What the runtime printed, else what the kubelet and the Job say."""
         succeeded, reason, message = ended
@@ -270,10 +281,11 @@ def _name(work: RunWork) -> str:
     return work.run.status.job_name or names.job(work.name)
 
 
-def _job_end(found: Mapping[str, Any]) -> tuple[bool, str, str] | None:
-    """Whether it succeeded, and reason and message, once the Job is over."""
+def _job_end(found: Mapping[str, Any], *, interim: bool = False) -> tuple[bool, str, str] | None:
+    """Whether it succeeded, and reason and message, once the Job is over; `interim` also once it is going to fail."""
+    over = ("Complete", "Failed", "FailureTarget") if interim else ("Complete", "Failed")
     for condition in (found.get("status") or {}).get("conditions") or ():
-        if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
+        if condition.get("status") == "True" and condition.get("type") in over:
             said = str(condition.get("reason", "")), str(condition.get("message", ""))
             return condition["type"] == "Complete", *said
     return None

@@ -371,6 +371,25 @@ async def test_a_task_says_what_became_of_its_pod(task: OperatorPlane, status: d
     assert says in condition(done, "Complete")["message"]
 
 
+async def test_a_task_that_its_deadline_stops_timed_out_whatever_its_last_words_are(task: OperatorPlane) -> None:
+    await task.patch(AGENT, "scribe", {"spec": {"timeout": "1s"}})
+    await task.create(run_object("scribe-run", "scribe"))
+
+    async def pod_of_run(*, leaving: bool) -> Any:
+        pods = [p for p in await task.client.list(POD, NAMESPACE) if labels.RUN in p["metadata"].get("labels", {})]
+        return next((p for p in pods if bool(p["metadata"].get("deletionTimestamp")) is leaving), None)
+
+    pod = await task.plane.eventually(lambda: pod_of_run(leaving=False))
+    name = pod["metadata"]["name"]
+    await task.plane.set_pod(NAMESPACE, name)
+    await task.plane.eventually(lambda: pod_of_run(leaving=True))
+    task.node.texts[name] = result_line(success=False, reason="Interrupted", error="told to stop")
+    await task.plane.set_pod(NAMESPACE, name, phase="Failed")
+    done = await task.until(AGENT_RUN, "scribe-run", in_phase("Failed"))
+    assert condition(done, "Complete")["reason"] == "Timeout"
+    assert "timed out" in condition(done, "Complete")["message"]
+
+
 async def test_a_vanished_job_is_never_made_again(task: OperatorPlane) -> None:
     await task.create(run_object("scribe-run", "scribe"))
     await task.until(AGENT_RUN, "scribe-run", in_phase("Running"))
