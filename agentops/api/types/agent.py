@@ -279,7 +279,8 @@ class AgentSpec:
         default=None, metadata=doc("Name of the bound Provider for models without a prefix.", max_length=NAME_MAX)
     )
     title_model: str | None = field(
-        default=None, metadata=doc("Model that summarises what no longer fits the conversation; absent: model.", max_length=512)
+        default=None,
+        metadata=doc("Model that summarises what no longer fits the conversation; absent: model.", max_length=512),
     )
     fallback_models: tuple[str, ...] = field(
         default=(),
