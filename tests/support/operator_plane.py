@@ -163,7 +163,7 @@ class OperatorPlane:
         return False
 
     async def until(
-        self, kind: Kind, name: str, check: Callable[[dict[str, Any]], Any], timeout_s: float = 10.0
+        self, kind: Kind, name: str, check: Callable[[dict[str, Any]], Any], timeout_s: float = 30.0
     ) -> dict[str, Any]:
         """The object, once `check` holds for it."""
         last: dict[str, Any] = {}
@@ -182,7 +182,7 @@ class OperatorPlane:
     async def patch(self, kind: Kind, name: str, patch: dict[str, Any], **options: Any) -> None:
         await self.client.patch(kind, name, patch, NAMESPACE, **options)
 
-    async def gone(self, kind: Kind, name: str, timeout_s: float = 10.0) -> None:
+    async def gone(self, kind: Kind, name: str, timeout_s: float = 30.0) -> None:
         async def look() -> bool:
             return await self.absent(kind, name)
 
@@ -211,7 +211,7 @@ class OperatorPlane:
                 phase(found) == "Running" and found["status"]["observedGeneration"] == found["metadata"]["generation"]
             )
 
-        await eventually(ready)
+        await eventually(ready, timeout_s=30.0)
         return name
 
     async def end_task(self, run: str, log: str, phase: str = "Succeeded", agent: str = "scribe") -> None:
