@@ -30,7 +30,6 @@ from agentops.kube.client import ApiClient
 from agentops.kube.config import ClusterConfig, load_config
 from agentops.kube.kinds import CONFIG_MAP, CRD, NAMESPACE, ROLE, ROLE_BINDING, SERVICE_ACCOUNT
 from agentops.local.apiserver import ADMIN, ApiServer, InProcessTransport, ServerOptions
-from agentops.local.apiserver.rbac import RbacAuthorizer
 from agentops.local.apiserver.shell import serve_tls, server_ssl_context
 from agentops.local.pki import ensure_pki
 from agentops.values.clock import SystemClock
@@ -226,7 +225,6 @@ async def plane(pki):
     context = server_ssl_context(pki.server_cert_path, pki.server_key_path, pki.ca_pem)
     with ApiServer(ServerOptions(sa_key_pem=pki.sa_key_pem, crd_established_delay_s=0.0)) as server:
         server.bootstrap()
-        server.authorizer = RbacAuthorizer(server.store)
         async with anyio.create_task_group() as tasks:
             await tasks.start(server.run)
             await tasks.start(partial(serve_tls, server, sock, context, grace_s=0.5))

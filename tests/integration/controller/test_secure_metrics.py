@@ -10,7 +10,7 @@ from support.webhooks import client, make_pair, running
 from agentops.controller import Manager, ManagerOptions
 from agentops.controller.certificates import CertificateError
 from agentops.controller.securemetrics import SecureMetrics
-from agentops.kube.kinds import NAMESPACE, SERVICE_ACCOUNT
+from agentops.kube.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, SERVICE_ACCOUNT
 from agentops.net.errors import UsageError
 
 pytestmark = pytest.mark.anyio
@@ -23,11 +23,21 @@ async def plane(tmp_path):
         yield plane
 
 
-async def token(plane):
-    await plane.client.create(SERVICE_ACCOUNT, {"metadata": {"name": "scraper", "namespace": "ns"}})
+async def bearer(plane, name):
+    await plane.client.create(SERVICE_ACCOUNT, {"metadata": {"name": name, "namespace": "ns"}})
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    made = await plane.client.create(SERVICE_ACCOUNT, request, namespace="ns", name="scraper", subresource="token")
-    return made["status"]["token"]
+    made = await plane.client.create(SERVICE_ACCOUNT, request, namespace="ns", name=name, subresource="token")
+    return {"authorization": f"Bearer {made['status']['token']}"}
+
+
+async def may_scrape(plane, name):
+    rules = [{"nonResourceURLs": ["/metrics", "/debug/*"], "verbs": ["get"]}]
+    await plane.client.create(CLUSTER_ROLE, {"metadata": {"name": "scrape"}, "rules": rules})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "scrape"}
+    subjects = [{"kind": "ServiceAccount", "name": name, "namespace": "ns"}]
+    await plane.client.create(
+        CLUSTER_ROLE_BINDING, {"metadata": {"name": "scrape"}, "roleRef": role, "subjects": subjects}
+    )
 
 
 async def extra(request):
@@ -35,7 +45,7 @@ async def extra(request):
 
 
 @pytest.mark.guarantee("HM4")
-async def test_a_service_account_may_scrape_and_nobody_else(plane, tmp_path):
+async def test_a_service_account_with_the_right_may_scrape_and_nobody_else(plane, tmp_path):
     pair = make_pair(tmp_path / "certs")
     secure = SecureMetrics(cert_dir=tmp_path / "certs")
     manager = Manager(
@@ -44,16 +54,18 @@ async def test_a_service_account_may_scrape_and_nobody_else(plane, tmp_path):
             metrics_bind="127.0.0.1:0", secure_metrics=secure, metrics_routes=(Route("/debug/x", extra),), grace_s=2
         ),
     )
-    bearer = {"authorization": f"Bearer {await token(plane)}"}
+    scraper, other = await bearer(plane, "scraper"), await bearer(plane, "other")
+    await may_scrape(plane, "scraper")
     async with running(manager), client(pair.cert_pem) as http:
         url = f"https://{manager.bound['metrics']}"
         assert (await http.get(f"{url}/metrics")).status_code == 401
         wrong = await http.get(f"{url}/metrics", headers={"authorization": "Bearer nope"})
         assert wrong.status_code == 401
-        answer = await http.get(f"{url}/metrics", headers=bearer)
+        assert (await http.get(f"{url}/metrics", headers=other)).status_code == 403
+        answer = await http.get(f"{url}/metrics", headers=scraper)
         assert answer.status_code == 200
         assert "certwatcher_read_certificate_total 1.0" in answer.text
-        assert (await http.get(f"{url}/debug/x", headers=bearer)).text == "extra"
+        assert (await http.get(f"{url}/debug/x", headers=scraper)).text == "extra"
         assert (await http.get(f"{url}/debug/x")).status_code == 401
 
 
