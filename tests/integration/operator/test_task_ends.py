@@ -42,13 +42,11 @@ async def ends_with(
     task: OperatorPlane, name: str, code: int, message: str, *, phase: str = "Failed", **more: Any
 ) -> None:
     """The container of the pod has ended."""
-    pod = await task.plane.set_pod(NAMESPACE, name)
-    (container,) = pod["status"]["containerStatuses"]
-    container["state"] = {"terminated": {"exitCode": code, "reason": "Error", "message": message, **more}}
-    container["ready"] = False
-    pod["status"]["phase"] = phase
     task.node.texts[name] = message
-    await task.client.update(POD, pod, subresource="status")
+    (container,) = (await task.get(POD, name))["status"]["containerStatuses"]
+    ended = {"terminated": {"exitCode": code, "reason": "Error", "message": message, **more}}
+    status = {"phase": phase, "containerStatuses": [{**container, "ready": False, "state": ended}]}
+    await task.patch(POD, name, {"status": status}, subresource="status")
 
 
 async def failed(task: OperatorPlane) -> tuple[str, str, str]:
