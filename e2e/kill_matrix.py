@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -445,6 +446,7 @@ def main() -> int:
             print(f"KUBECONFIG={plane.kubeconfig}; agentops local down --state-dir {directory}", file=sys.stderr)
         else:
             plane.down()
+            shutil.rmtree(directory)
         print(table(rows))
         if args.output:
             args.output.write_text(page(rows))
