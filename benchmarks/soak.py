@@ -144,6 +144,7 @@ class Subject:
                 "watches": sum(r.watches for r in reflectors),
                 "fenced": sum(s.unseen_writes for s in self.manager.cache.statistics()),
                 "objects": sum(s.objects for s in self.manager.cache.statistics()),
+                "blocks": sys.getallocatedblocks(),
             }
             _write(self.directory / "figures.json", orjson.dumps(figures))
             asked = self.directory / "report"
@@ -283,9 +284,11 @@ class Soak:
             return {"memory_mib": None}
         first, second = (statistics.median(part) for part in (warm[: len(warm) // 2], warm[len(warm) // 2 :]))
         late = self.samples[len(self.samples) // 3 :]
-        by_minute = {int(s["at_s"]) // 60: round(s["rss_mib"], 1) for s in self.samples}
+        by_minute = {int(s["at_s"]) // 60: (round(s["rss_mib"], 1), s.get("blocks", 0)) for s in self.samples}
+        resident, blocks = zip(*by_minute.values(), strict=True)
         return {
-            "memory_mib_by_minute": list(by_minute.values()),
+            "memory_mib_by_minute": resident,
+            "blocks_by_minute": blocks,
             "memory_mib": {"first_half": round(first, 1), "second_half": round(second, 1), "max": round(max(warm), 1)},
             "memory_growth_percent": round(100 * (second / first - 1), 1),
             "tasks_max": max(int(s.get("tasks", 0)) for s in late),

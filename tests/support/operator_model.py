@@ -40,6 +40,7 @@ SOMEBODY = User("somebody", GROUPS)
 DAEMON, TASK = "daemon", "task"
 SETTLE_S = 2400.0
 """Virtual seconds until every run must have ended: a timeout is 60 s, a silent watch 615 s, stopping a Job 180 s."""
+REQUESTS_AT_ONCE = 3000
 TERMINAL = ("Succeeded", "Failed")
 REASONS = {
     "Succeeded": {"Succeeded"},
@@ -134,15 +135,26 @@ def _first(error: BaseException) -> BaseException:
 
 
 class Mortal:
-    """A transport that dies with its process: what is still under way afterwards reaches nobody."""
+    """A transport that dies with its process: what is still under way afterwards reaches nobody.
 
-    def __init__(self, inner: InProcessTransport) -> None:
+    Too many requests at one moment of virtual time are broken: nothing waits for anything then.
+    """
+
+    def __init__(self, inner: InProcessTransport, judge: Judge) -> None:
         self._inner = inner
+        self._judge = judge
+        self._moment, self._requests = 0.0, 0
         self.alive = True
 
     async def request(self, method: str, path: str, **options: Any) -> Any:
         if not self.alive:
             raise TransportError("this process was killed")
+        if anyio.current_time() != self._moment:
+            self._moment, self._requests = anyio.current_time(), 0
+        self._requests += 1
+        if self._requests > REQUESTS_AT_ONCE:
+            self._judge.condemn(f"the operator goes round in circles, last with {method} {path}")
+            await anyio.sleep(1.0)  # or virtual time stands still
         return await self._inner.request(method, path, **options)
 
     def stream(self, method: str, path: str, **options: Any) -> Any:
@@ -296,7 +308,7 @@ class _Model:
 
     def _start(self, tasks: anyio.abc.TaskGroup) -> None:
         self.operators += 1
-        self.transport = Mortal(InProcessTransport(self.server, OPERATOR))
+        self.transport = Mortal(InProcessTransport(self.server, OPERATOR), self.judge)
         self.scope, self.ended = anyio.CancelScope(), anyio.Event()
         tasks.start_soon(self._operate, self.transport, self.scope, self.ended, self.operators)
 
@@ -394,7 +406,7 @@ class Judge:
         self._jobs: dict[str, str] = {}
         self._judged: set[str] = set()
 
-    def _broken(self, why: str) -> None:
+    def condemn(self, why: str) -> None:
         """Noted, not raised: the writer is the API server, which would make an answer of it."""
         self.broken = self.broken or f"{why}, at {anyio.current_time():.3f} s"
 
@@ -406,7 +418,7 @@ class Judge:
         job = event.entry.obj()
         run, uid = job["metadata"]["ownerReferences"][0]["uid"], job["metadata"]["uid"]
         if self._jobs.setdefault(run, uid) != uid:
-            self._broken(f"a second Job was made for run {job['metadata']['name']}")
+            self.condemn(f"a second Job was made for run {job['metadata']['name']}")
 
     def _run_written(self, event: Any) -> None:
         run = event.entry.obj()
@@ -421,18 +433,18 @@ class Judge:
             return
         was, now = before.get("status") or {}, run.get("status") or {}
         if _without_cancel(before) != _without_cancel(run) or (run["spec"].get("cancel") and uid not in self.cancelled):
-            self._broken(f"the spec of {name} was written: {before['spec']} -> {run['spec']}")
+            self.condemn(f"the spec of {name} was written: {before['spec']} -> {run['spec']}")
         if was.get("phase") in TERMINAL and was != now:
-            self._broken(f"{name} had ended, and changed: {was} -> {now}")
+            self.condemn(f"{name} had ended, and changed: {was} -> {now}")
         if was.get("phase") == "Running" and now.get("phase") not in ("Running", *TERMINAL):
-            self._broken(f"{name} was Running and is {now.get('phase')}")
+            self.condemn(f"{name} was Running and is {now.get('phase')}")
         holds = RUN_FINALIZER in run["metadata"].get("finalizers", ())
         if now.get("podUID") and now.get("phase") not in TERMINAL and not holds:
-            self._broken(f"{name} is dispatched without its finalizer: {now}")
+            self.condemn(f"{name} is dispatched without its finalizer: {now}")
         if now.get("phase") == "Running" and not now.get("admittedAt"):
-            self._broken(f"{name} is Running and was never admitted")
+            self.condemn(f"{name} is Running and was never admitted")
         if was.get("admittedAt") and not now.get("admittedAt"):
-            self._broken(f"{name} lost its slot: {now}")
+            self.condemn(f"{name} lost its slot: {now}")
         if now.get("admittedAt") and not was.get("admittedAt"):
             self._admitted(run)
 
@@ -442,12 +454,12 @@ class Judge:
         active = sorted(o["metadata"]["name"] for o in others if _active(o))
         limit = 1 if agent == DAEMON and self._one_at_a_time else self.max_runs
         if len(active) > limit:
-            self._broken(f"{name} is the {len(active)}th run of {agent} at a time: {active}, at most {limit}")
+            self.condemn(f"{name} is the {len(active)}th run of {agent} at a time: {active}, at most {limit}")
         for other in others:
             # One that came later may have been out of sight: nothing is fairer than the order of writes.
             earlier = self._order[other["metadata"]["uid"]] < self._order[run["metadata"]["uid"]]
             if self._fifo and earlier and _waits(other) and _place(other) < _place(run):
-                self._broken(f"{name} was admitted before {other['metadata']['name']}, which came first")
+                self.condemn(f"{name} was admitted before {other['metadata']['name']}, which came first")
 
     def ended(self, run: Mapping[str, Any], agents: Agents, world: World) -> None:
         """Judge the end of a run, once."""

@@ -12,6 +12,7 @@ Guarantees
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from agentops.api import labels
@@ -51,10 +52,13 @@ class TaskRuns:
         self._reviewer = Reviewer(client)
         self._unconfirmed: set[str] = set()
         """Uids of runs whose Job this process decided to make and has not seen yet."""
+        self._again_at: dict[str, datetime] = {}
+        """When runs whose Job could not be made are tried again; giving up a try is a write that comes back as one."""
 
     async def advance(self, work: RunWork, agent: Agent) -> RunResult | Result | None:
         if work.run.status.job_name is None:
-            return await self._start(work, agent)
+            wait_s = (self._again_at.get(work.uid, work.now) - work.now).total_seconds()
+            return Result(requeue_after=wait_s) if wait_s > 0 else await self._start(work, agent)
         found = await self._job(work)
         if found is None:
             return await self._without_job(work, agent)
@@ -185,6 +189,8 @@ class TaskRuns:
     ) -> NoReturn:
         """Certainly nothing was made: the run keeps its slot and is tried again."""
         self._unconfirmed.discard(work.uid)
+        self._again_at = {uid: at for uid, at in self._again_at.items() if at > work.now}
+        self._again_at[work.uid] = work.now + timedelta(seconds=retry_s)
         work.draft.set(jobName=None, startTime=None)
         if work.draft.condition(ConditionType.AGENT_READY, False, reason, why):
             self._recorder.event(work.obj, "Warning", reason, why)

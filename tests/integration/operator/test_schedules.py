@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from support import operator_model
 from support.operator_model import SCHEDULES, Action, Broken, Schedule, run_schedule
 
+from agentops.local.apiserver.chaos import Fault
 from agentops.operator.queue import Admission, RunView, admit
 from agentops.operator.reconcilers import agent_run
 from agentops.operator.reconcilers.agent_run import AgentRunReconciler
@@ -52,6 +53,12 @@ def test_a_schedule_without_faults_ends_well(policy: str) -> None:
     outcome = run_schedule(busy(policy))
     assert outcome.reasons["Succeeded"] >= 2
     assert set(outcome.reasons) <= {"Succeeded", "Failed", "Rejected", "Cancelled"}
+
+
+def test_a_run_made_anew_waits_for_its_namesake_without_going_round_in_circles() -> None:
+    actions = (Action("create", 11, 3.0), Action("renew", 58, 0.05), Action("drop-agent", 94, 0.05))
+    fault = (Fault.EXPIRE, "get", "jobs", 0.3)
+    run_schedule(Schedule(seed=9691, policy="reject", max_runs=2, actions=actions, faults=(fault,), agents_fail=True))
 
 
 def test_model_notices_one_run_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
