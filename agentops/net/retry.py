@@ -38,4 +38,8 @@ async def retrying(
     policy = AsyncRetrying(
         retry=retry_if_exception(when), stop=stop_after_attempt(attempts), wait=wait, reraise=True, sleep=sleep
     )
-    return await policy(call)
+
+    async def attempt() -> _T:
+        return await call()  # tenacity awaits coroutine functions only, and `call` may be a lambda or a partial
+
+    return await policy(attempt)

@@ -121,16 +121,18 @@ def run_until_signal(main: Callable[[], Awaitable[None]]) -> None:
     async def guarded() -> None:
         async with anyio.create_task_group() as tasks:
 
-            async def watch_signals() -> None:
+            async def watch_signals(*, task_status: anyio.abc.TaskStatus[None]) -> None:
                 with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                    task_status.started()
                     async for received in signals:
                         if work.cancel_called:
                             os._exit(1)
                         log.info("signal.received", signal=signal.Signals(received).name)
                         work.cancel()
 
-            with anyio.CancelScope() as work:
-                tasks.start_soon(watch_signals)
+            work = anyio.CancelScope()
+            await tasks.start(watch_signals)
+            with work:
                 await main()
             tasks.cancel_scope.cancel()
 

@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 
 from agentops.controller import Manager, ManagerOptions
-from agentops.kube.client import ApiClient
+from agentops.kube.client import ApiClient, retry_on_conflict
 from agentops.kube.errors import NotFound
 from agentops.kube.kinds import POD
 from agentops.local.apiserver import ADMIN, ApiServer, InProcessTransport, ServerOptions, User
@@ -64,6 +64,11 @@ class ApiPlane:
         exit_code: int | None = None,
     ) -> dict[str, Any]:
         """Play the kubelet for one pod: schedule it when it is not, and write its status."""
+        return await retry_on_conflict(lambda: self._set_pod(namespace, name, phase, ready, ip, node, exit_code))
+
+    async def _set_pod(
+        self, namespace: str, name: str, phase: str, ready: bool | None, ip: str, node: str, exit_code: int | None
+    ) -> dict[str, Any]:
         pod = await self.client.get(POD, name, namespace)
         if not pod["spec"].get("nodeName"):
             target = {"apiVersion": "v1", "kind": "Node", "name": node}

@@ -142,3 +142,18 @@ def test_second_signal_ends_the_process_at_once(second):
             assert time.monotonic() - told < 20, "not after the grace of ten minutes"
         finally:
             process.kill()
+
+
+def test_a_signal_is_heeded_from_the_first_line_of_a_role_on():
+    script = """
+        import os, signal, anyio
+        from agentops.net.serve import run_until_signal
+
+        async def main():
+            os.kill(os.getpid(), signal.SIGTERM)
+            await anyio.sleep(60)
+
+        run_until_signal(main)
+        """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=50)
+    assert ended.returncode == 0, ended.stderr

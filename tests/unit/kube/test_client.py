@@ -186,6 +186,7 @@ async def test_conflicts_are_retried_and_the_last_is_raised():
         return "done"
 
     assert await retry_on_conflict(attempt) == "done"
+    assert await retry_on_conflict(lambda: attempt()) == "done", "what returns an awaitable, of whatever kind"
     with pytest.raises(Conflict):
         await retry_on_conflict(attempt, tries=2)
 
