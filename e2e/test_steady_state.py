@@ -52,7 +52,7 @@ def test_deleting_everything_ends_while_a_run_is_running(scripted: Any, tmp_path
         lambda: scripted.get("agentrun", "doomed-1").get("status", {}).get("phase") == "Running", "the run runs", 90
     )
     started = time.monotonic()
-    scripted.kubectl("delete", "-f", str(manifests), "--timeout=60s", timeout_s=90)
+    scripted.kubectl("delete", "--ignore-not-found", "-f", str(manifests), "--timeout=60s", timeout_s=90)
     assert time.monotonic() - started < 60
     gone = ("deployment", "pods", "pvc", "configmap", "secret", "service")
     scripted.eventually(
