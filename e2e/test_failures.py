@@ -64,7 +64,11 @@ def test_a_run_of_the_same_name_is_a_new_run(scripted: Any, daemon: str) -> None
 def test_ctrl_c_cancels_the_run_and_says_so_in_the_exit_code(scripted: Any, daemon: str) -> None:
     command = [sys.executable, "-m", "agentops", "run", "-n", "agents", daemon, "Please take your time."]
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        with subprocess.Popen(command, env=scripted.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        # A shell's background job ignores SIGINT, and so would what it starts.
+        with subprocess.Popen(
+            command, env=scripted.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:  # fmt: skip
             assert process.stderr is not None
             name = process.stderr.readline().decode().split("/")[1].split()[0]
             running(scripted, name)
