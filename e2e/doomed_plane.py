@@ -114,7 +114,7 @@ class DoomedPlane(Cluster):
     def install(self, *manifests: dict[str, Any]) -> None:
         """The default overlay and `manifests`, ready."""
         self.kubectl("apply", "-k", "manifests/overlays/default")
-        self.kubectl("wait", "--for=condition=Established", "-k", "manifests/crd", "--timeout=30s")
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         self.apply(*manifests)
         self.eventually(self.settled, "everything is ready", 120)
 

@@ -68,7 +68,7 @@ class Takeover:
         """Two of them, with an agent the first has brought up; with `first`, that one uses another kubeconfig."""
         try:
             self.plane.kubectl("apply", "-k", "manifests/crd")
-            self.plane.kubectl("wait", "--for=condition=Established", "-k", "manifests/crd", "--timeout=30s")
+            self.plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
             self.plane.kubectl("apply", "-f", "manifests/base/namespaces.yaml")
             self.plane.apply(*scripted_model("scripted", json.dumps(SCRIPT)), agent(NAME))
             self._start(first)
