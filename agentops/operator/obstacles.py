@@ -24,6 +24,8 @@ log = get_logger("operator.obstacles")
 WATCH_S = 300
 """When a watch ends without news, its Agent looks again all the same."""
 RETRY_S = 10.0
+GONE_S = 1.0
+"""What is gone at the first look was in the way of a cache that is behind, which would send it here again at once."""
 
 
 @frozen(slots=True)
@@ -85,6 +87,7 @@ class Obstacles:
         page = await self._client.live.list_page(kind, namespace, fields=only, metadata_only=True)
         found = page.get("items") or []
         if not found:
+            await self._clock.sleep(GONE_S)
             return
         before = [reference["uid"] for reference in found[0]["metadata"].get("ownerReferences") or ()]
         query = [

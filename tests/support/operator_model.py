@@ -490,7 +490,7 @@ class Judge:
 
     def _may_be_lost(self, status: Mapping[str, Any], uid: str, agents: Agents) -> bool:
         """Whether the record or the pod went, the prompt went astray, or its sender died."""
-        if uid in agents.forgotten | agents.unanswered or not agents.is_alive(status["podUID"]):
+        if uid in agents.forgotten | agents.unanswered or not agents.is_alive(status.get("podUID", "")):
             return True
         return any(status["startTime"] <= end <= status["completionTime"] for end in self.operator_ends)
 

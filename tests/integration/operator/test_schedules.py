@@ -96,3 +96,15 @@ def test_model_notices_a_slot_that_nobody_gets(monkeypatch: pytest.MonkeyPatch) 
 def test_model_notices_a_task_that_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TaskRuns, "_without_job", TaskRuns._create)
     assert "a second Job" in fails(busy("queue", "lose-job"), monkeypatch)
+
+
+def test_an_agent_does_not_go_round_in_circles_over_an_object_that_only_its_cache_still_holds() -> None:
+    what = (
+        "create restart-agent delete forget-agent edit-runs delete stop-operator drop-provider "
+        "create create create create cut-watches swap-modes create cut-watches"
+    )
+    which = (94, 11, 85, 96, 29, 68, 89, 10, 81, 18, 23, 22, 51, 90, 26, 68)
+    waits_s = (20.0, 0.0, 20.0, 0.0, 0.5, 0.5, 0.5, 0.0, 0.0, 0.5, 0.05, 0.5, 0.0, 0.05, 0.0, 0.05)
+    actions = tuple(Action(*action) for action in zip(what.split(), which, waits_s, strict=True))
+    faults = ((Fault.SPLIT, "patch", "agents", 0.05), (Fault.TRUNCATE, "list", "pods", 0.05))
+    run_schedule(Schedule(seed=4195568, policy="queue", max_runs=1, actions=actions, faults=faults, agents_fail=True))
