@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from agentops.net import malloc
 from agentops.net.errors import UsageError
 from agentops.telemetry.logging import get_logger
 from agentops.telemetry.metrics import Registry, render
@@ -136,6 +137,7 @@ def run_until_signal(main: Callable[[], Awaitable[None]]) -> None:
                 await main()
             tasks.cancel_scope.cancel()
 
+    malloc.return_large_blocks()
     try:
         anyio.run(guarded)
     except BaseExceptionGroup as group:
