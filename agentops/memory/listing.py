@@ -64,7 +64,10 @@ def decode_cursor(text: str) -> Cursor:
         at, dot, row = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode().partition(".")
     except (binascii.Error, ValueError):
         raise _malformed() from None
-    if not dot or not at.isascii() or not at.isdigit() or len(at) > 15 or int(at) > _LATEST_MS or "\x00" in row:
+    digits = at.removeprefix("-")  # imported rows may be older than 1970
+    if not dot or not digits.isascii() or not digits.isdigit() or len(digits) > 15 or "\x00" in row:
+        raise _malformed()
+    if int(digits) > _LATEST_MS:
         raise _malformed()
     return Cursor(at_ms=int(at), id=row)
 

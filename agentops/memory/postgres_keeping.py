@@ -112,12 +112,16 @@ async def trash(c: asyncpg.Connection, project: str, limit: int, after: Cursor |
     )
 
 
-async def restore(c: asyncpg.Connection, observation_id: int, reader: str) -> Observation:
+async def restore(c: asyncpg.Connection, observation_id: int, reader: str, now: int) -> Observation:
     row = await c.fetchrow("SELECT project, topic_key FROM observations WHERE id = $1", observation_id)
     if row is None or (reader and row[0] != reader):
         raise rows.missing(observation_id)
     try:
-        await c.execute("UPDATE observations SET deleted_at = NULL WHERE id = $1", observation_id)
+        await c.execute(
+            "UPDATE observations SET deleted_at = NULL, last_seen_at = $2 WHERE id = $1 AND deleted_at IS NOT NULL",
+            observation_id,
+            now,
+        )
     except asyncpg.UniqueViolationError as error:
         raise rows.topic_taken(observation_id, row[1]) from error
     return await live(c, observation_id, reader)

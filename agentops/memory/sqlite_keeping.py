@@ -100,12 +100,15 @@ def trash(c: sqlite3.Connection, project: str, limit: int, after: Cursor | None)
     )
 
 
-def restore(c: sqlite3.Connection, observation_id: int, reader: str) -> Observation:
+def restore(c: sqlite3.Connection, observation_id: int, reader: str, now: int) -> Observation:
     row = c.execute("SELECT project, topic_key FROM observations WHERE id = ?", (observation_id,)).fetchone()
     if row is None or (reader and row[0] != reader):
         raise rows.missing(observation_id)
     try:
-        c.execute("UPDATE observations SET deleted_at = NULL WHERE id = ?", (observation_id,))
+        c.execute(
+            "UPDATE observations SET deleted_at = NULL, last_seen_at = ? WHERE id = ? AND deleted_at IS NOT NULL",
+            (now, observation_id),
+        )
     except sqlite3.IntegrityError as error:
         raise rows.topic_taken(observation_id, row[1]) from error
     return live(c, observation_id, reader)

@@ -190,7 +190,8 @@ class SqliteStore:
 
     @spanned
     async def restore(self, observation_id: int, reader: str = "") -> Observation:
-        return await self._db.write(lambda c: sqlite_keeping.restore(c, observation_id, reader))
+        now = self._now_ms()
+        return await self._db.write(lambda c: sqlite_keeping.restore(c, observation_id, reader, now))
 
     @spanned
     async def prune(self, retention: Retention, project: str) -> Pruned:

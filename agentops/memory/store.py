@@ -134,7 +134,8 @@ class MemoryStore(Protocol):
         ...
 
     async def restore(self, observation_id: int, reader: str = "") -> Observation:
-        """Take a row out of the trash; a live one stays as it is. Raises Conflict when its topic is taken."""
+        """Take a row out of the trash, as one used now, or retention would take it away again; a live one stays as it
+        is. Raises Conflict when its topic is taken."""
         ...
 
     async def prune(self, retention: Retention, project: str) -> Pruned:

@@ -46,6 +46,9 @@ MAX_UUID = 100
 MAX_QUERY = 20_000
 """Characters of a search text; a model's whole prompt may be one."""
 MAX_ID = 2**63 - 1
+MAX_IMPORTED = 2**52
+"""The largest number of an imported row. Later ids and counts go on from it: they must have somewhere to go, and stay
+exact for readers to whom every number is a float."""
 
 
 class Fields:
@@ -198,11 +201,12 @@ def check_imported(row: Session | Observation) -> Session | Observation:
     texts = {"project": MAX_PROJECT}
     if isinstance(row, Session):
         texts |= {"id": MAX_SESSION_ID, "summary": MAX_SUMMARY}
-        numbers = {"message_count": row.message_count}
+        numbers = {"message_count": (row.message_count, 0)}
     else:
         texts |= {"session_id": MAX_SESSION_ID, "type": MAX_TYPE, "title": MAX_TITLE, "content": MAX_CONTENT}
         texts |= {"scope": MAX_SCOPE, "topic_key": MAX_TOPIC_KEY, "promoted_to": MAX_CONTENT}
-        numbers = {"id": row.id, "revision_count": row.revision_count, "duplicate_count": row.duplicate_count}
+        numbers = {"id": (row.id, 1)}
+        numbers |= {"revision_count": (row.revision_count, 1), "duplicate_count": (row.duplicate_count, 1)}
         if len(row.tags) > MAX_TAGS:
             problems.append(f"tags has {len(row.tags)} entries, at most {MAX_TAGS} are allowed")
         problems += [f"tags[{i}] {why}" for i, tag in enumerate(row.tags) if (why := text_problem(tag, MAX_TAG))]
@@ -211,7 +215,11 @@ def check_imported(row: Session | Observation) -> Session | Observation:
         why = None if value is None else text_problem(value, most)
         if why or (name not in ("summary", "content", "topic_key", "promoted_to") and not value.strip()):
             problems.append(f"{name} {why or 'is required'}")
-    problems += [f"{name} must be from 0 to {MAX_ID}" for name, value in numbers.items() if not 0 <= value <= MAX_ID]
+    problems += [
+        f"{name} must be from {least} to {MAX_IMPORTED}"
+        for name, (value, least) in numbers.items()
+        if not least <= value <= MAX_IMPORTED
+    ]
     if problems:
         raise WireError("; ".join(problems))
     return evolve(row, project=normal_project(row.project))

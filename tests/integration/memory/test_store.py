@@ -10,7 +10,7 @@ from support.memory import HandClock, note, open_postgres_store, open_store
 
 from agentops.api.memory import NewSession, ObservationPatch, SessionMessage
 from agentops.memory.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from agentops.memory.listing import Filter
+from agentops.memory.listing import Filter, decode_cursor
 from agentops.memory.retention import Retention
 
 pytestmark = pytest.mark.anyio
@@ -519,6 +519,15 @@ async def test_a_row_said_again_is_young_again(store, clock) -> None:
     assert (await store.prune(Retention(age_s={"*": 10 * DAY_S}), "")).expired == 0
 
 
+async def test_a_restored_row_is_young_again(store, clock) -> None:
+    policy = Retention(age_s={"*": 10 * DAY_S})
+    saved = await store.save(note("kept"))
+    clock.advance(11 * DAY_S)
+    assert (await store.prune(policy, "")).expired == 1
+    await store.restore(saved.id)
+    assert (await store.prune(policy, "")).expired == 0
+
+
 async def test_audit_records_go_when_their_own_type_has_an_age(store, clock) -> None:
     await store.save(note("x", type="audit"))
     clock.advance(2 * DAY_S)
@@ -557,6 +566,9 @@ GOOD_ROW |= {"title": "t", "content": "c", "project": "p"}
     ("change", "named"),
     [
         ({"id": 2**63}, "id"),
+        ({"id": 2**63 - 1}, "id"),
+        ({"id": 0}, "id"),
+        ({"revision_count": 2**63 - 1}, "revision_count"),
         ({"id": -1}, "id"),
         ({"revision_count": 2**70}, "revision_count"),
         ({"title": "x" * 501}, "title"),
@@ -578,3 +590,18 @@ async def test_a_hostile_record_is_refused_by_its_field(store, change: dict, nam
     with pytest.raises(InvalidRequest, match=f"record 7: .*{named}"):
         await store.import_records([GOOD_ROW | change], first=7)
     assert (await store.stats("")).total_sessions == 0
+
+
+async def test_there_are_ids_and_revisions_left_after_the_largest_numbers_of_an_import(store) -> None:
+    most = 2**52
+    await store.import_records([GOOD_ROW | {"id": most, "revision_count": most, "topic_key": "a/b"}])
+    assert (await store.save(note(project="p", topic_key="a/b"))).revision_count == most + 1
+    assert (await store.save(note("another"))).id == most + 1
+
+
+async def test_imported_rows_from_before_1970_are_paged_too(store) -> None:
+    rows = [GOOD_ROW | {"id": n, "uuid": f"u{n}", "created_at": f"196{n}-01-01T00:00:00Z"} for n in range(1, 4)]
+    await store.import_records(rows)
+    first = await store.recent_observations(Filter(), 1)
+    rest = await store.recent_observations(Filter(), 5, decode_cursor(first.after.encode()))
+    assert [row.id for row in [*first.items, *rest.items]] == [3, 2, 1]
