@@ -9,7 +9,7 @@ MemoryServiceError
 ├── PayloadTooLarge       413: names the limit
 └── StoreError            500: the database refused; the message is safe to show
     ├── DatabaseUnusable  at start: the file cannot be opened, is damaged, or is from a newer version
-    ├── StoreBusy         503: another process held the file for longer than the busy timeout
+    ├── StoreBusy         503: another process held the file, or other writers were always faster
     └── StoreUnavailable  503: the disk is full, read-only or failing, or the database server is away
 """
 
@@ -81,7 +81,7 @@ class DatabaseUnusable(StoreError):
 
 
 class StoreBusy(StoreError):
-    """The file stayed locked by another process; the request changed nothing and may be sent again."""
+    """Other writers were in the way for too long; the request changed nothing and may be sent again."""
 
     status = 503
     kind = "db_locked"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import anyio
 import asyncpg
 
-from agentops.memory.errors import DatabaseUnusable, MemoryServiceError, StoreError, StoreUnavailable
+from agentops.memory.errors import DatabaseUnusable, MemoryServiceError, StoreBusy, StoreError, StoreUnavailable
 from agentops.memory.words import plain
 from agentops.telemetry.logging import get_logger
 
@@ -25,6 +25,7 @@ T = TypeVar("T")
 SCHEMA = "agentops_memory"
 COMMAND_TIMEOUT_S = 30.0
 POOL = 8
+WRITE_TRIES = 3
 _LOCK = 7437
 
 _V1 = """
@@ -91,8 +92,9 @@ MIGRATIONS = (_V1,)
 class Postgres:
     """The database at `url`, open inside `async with`. Opening raises DatabaseUnusable.
 
-    `write` runs one function in a transaction that is finished even when the caller is cancelled, `read` one that sees
-    one state of the database. Both raise StoreUnavailable and StoreError.
+    `write` runs one function in a transaction that is finished even when the caller is cancelled, and once more when
+    another writer came in between; `read` runs one that sees one state of the database. Both raise StoreUnavailable and
+    StoreError.
     """
 
     def __init__(self, url: str) -> None:
@@ -140,10 +142,16 @@ class Postgres:
 
     async def write(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         with anyio.CancelScope(shield=True):
-            async with self._connection() as connection, connection.transaction():
-                result = await work(connection)
-            self.trouble = None
-            return result
+            for again in range(WRITE_TRIES - 1, -1, -1):
+                try:
+                    async with self._connection() as connection, connection.transaction():
+                        result = await work(connection)
+                except StoreBusy:
+                    if again:
+                        continue
+                    raise
+                self.trouble = None
+                return result
         raise AssertionError("a shielded scope is not cancelled")
 
     async def read(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
@@ -213,6 +221,8 @@ def term_query(term: str, *, prefix: bool = False) -> str:
 
 def _explained(error: Exception) -> StoreError:
     text = str(error) or type(error).__name__
+    if isinstance(error, asyncpg.UniqueViolationError | asyncpg.TransactionRollbackError):
+        return StoreBusy(f"another writer was there at the same moment; nothing was changed, try again ({text})")
     if isinstance(error, asyncpg.DiskFullError):
         return StoreUnavailable(f"nothing was changed, the database's disk is full ({text})")
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError):

@@ -71,3 +71,20 @@ async def test_a_read_only_server_is_unavailable_until_it_is_not(postgres: str) 
         await store.probe()
         assert store.trouble() is None
         assert (await store.save(note("after"))).action == "created"
+
+
+async def test_writers_that_meet_an_import_of_the_same_ids_and_topics_wait_for_it(postgres: str) -> None:
+    async with open_postgres_store(postgres) as store:
+        row = {"kind": "observation", "session_id": "s", "type": "t", "title": "t", "project": "shop"}
+        rows = [row | {"id": n, "uuid": f"u{n}", "content": f"c{n}", "topic_key": f"t{n}"} for n in range(1, 301)]
+        saved = []
+
+        async def save(number: int) -> None:
+            saved.append(await store.save(note(f"row {number}", topic_key=f"t{number * 10}")))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.import_records, rows)
+            for number in range(1, 31):
+                tasks.start_soon(save, number)
+        assert len(saved) == 30
+        assert (await store.stats("")).total_observations == 300
