@@ -190,7 +190,7 @@ class MemoryApi:
     def routes(self) -> list[Route]:
         table: list[tuple[str, str, str, Handler]] = [
             ("POST", "/sessions", "create_session", self.create_session),
-            ("POST", "/sessions/{id}/end", "end_session", self.end_session),
+            ("POST", "/sessions/{id:path}/end", "end_session", self.end_session),
             ("GET", "/sessions/recent", "recent_sessions", self.recent_sessions),
             ("POST", "/observations", "add_observation", self.add_observation),
             ("GET", "/observations/recent", "recent_observations", self.recent_observations),
@@ -265,7 +265,7 @@ class _Counted:
         for wanted in (Match.FULL, Match.PARTIAL):
             for route in self._routes:
                 if route.matches(scope)[0] is wanted:
-                    return route.path
+                    return route.path_format
         return "other"
 
 

@@ -58,6 +58,13 @@ async def test_sessions_are_created_ended_and_listed(client) -> None:
     assert [session["summary"] for session in listed] == [ended.json()["summary"]]
 
 
+async def test_a_session_whose_id_has_slashes_is_ended(client, service) -> None:
+    await client.post("/sessions", json={"id": "console/shop/a", "project": "shop"})
+    for path in ("/sessions/console%2Fshop%2Fa/end", "/sessions/console/shop/a/end"):
+        assert (await client.post(path, json={})).json()["session_id"] == "console/shop/a"
+    assert service.registry.value("agentops_memory_requests_total", route="/sessions/{id}/end", code="200") == 2
+
+
 async def test_an_observation_is_saved_read_changed_and_deleted(client) -> None:
     saved = await save(client, tags=["a"])
     assert saved == {"id": 1, "action": "created", "revision_count": 1, "duplicate_count": 1}

@@ -76,10 +76,9 @@ async def test_a_snapshot_is_there_every_day(tmp_path: Path) -> None:
     clock, directory = HandClock(), tmp_path / "snapshots"
     directory.mkdir()
     async with served(tmp_path, clock, snapshot_dir=directory):
-        for day in (21, 22):
 
-            async def written(day: int = day) -> bool:
-                return await anyio.Path(directory / f"memory-202611{day}.db").exists()
+        async def two_days() -> bool:
+            clock.advance(DAY_S)  # at every look: the service may not sleep yet when the first snapshot is seen
+            return len(list(directory.glob("memory-????????.db"))) >= 2
 
-            await eventually(written)
-            clock.advance(DAY_S)
+        await eventually(two_days)
