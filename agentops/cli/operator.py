@@ -55,6 +55,7 @@ def operator(
     from agentops.operator.app import Operator, resolve_runtime_image
     from agentops.operator.objects.env import Endpoints
     from agentops.operator.options import OperatorOptions
+    from agentops.telemetry.tracing import require_endpoint
     from agentops.values.duration import parse_duration
     from agentops.values.names import is_dns1123_label
 
@@ -69,6 +70,11 @@ def operator(
             raise UsageError(f"--run-ttl: {error}") from error
         if run_ttl_s < 0:
             raise UsageError(f"--run-ttl: {run_ttl!r} is negative; write a duration such as 168h")
+        if otel_endpoint:
+            try:
+                require_endpoint(otel_endpoint)
+            except ValueError as error:
+                raise UsageError(f"--otel-endpoint: {error}") from error
     except UsageError as error:
         exit_with(error)
     options = OperatorOptions(

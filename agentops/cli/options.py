@@ -12,6 +12,7 @@ import click
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _AGENT = {"agent.name": "AGENT_NAME", "agent.mode": "AGENT_MODE", "agent.namespace": "AGENT_NAMESPACE"}
 
 
@@ -44,7 +45,10 @@ def role_options(service_name: str) -> Callable[[_F], _F]:
 
             logging.configure(log_format, log_level)
             described = {name: os.environ[variable] for name, variable in _AGENT.items() if os.environ.get(variable)}
-            provider = tracing.configure(service_name, os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"), None, **described)
+            try:
+                provider = tracing.configure(service_name, os.environ.get(_ENDPOINT), None, **described)
+            except ValueError as error:
+                raise click.UsageError(f"{_ENDPOINT} and the other OTEL_ variables: {error}") from error
             try:
                 return command(*args, **kwargs)
             except (click.ClickException, click.Abort, click.exceptions.Exit):

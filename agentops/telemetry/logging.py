@@ -7,6 +7,7 @@ awaits. Trace and span ids are added when a span is current.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import traceback
@@ -112,7 +113,10 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = "".join(traceback.format_exception(*record.exc_info))
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        try:
+            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # text that is no Unicode, such as a file's name, or a number beyond 64 bits
+            return json.dumps(line, default=str, skipkeys=True)
 
 
 class _TextFormatter(logging.Formatter):

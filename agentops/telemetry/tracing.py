@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
@@ -34,12 +35,13 @@ def configure(
     """Install the process's tracer provider. Without `endpoint` and `exporter` nothing is installed.
 
     `endpoint` is an OTLP/HTTP base URL such as `http://tempo:4318`; OTEL_SERVICE_NAME overrides `service_name`, and
-    `attributes` describe the process further. Call `shutdown()` on the result
-    in a thread at exit: it flushes.
+    `attributes` describe the process further. Call `shutdown()` on the result in a thread at exit: it flushes. Raises
+    ValueError when `endpoint`, or an OTEL_ variable that the exporter reads, is not what it must be.
     """
     if exporter is None:
         if not endpoint:
             return None
+        require_endpoint(endpoint)
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
         # its default of 10 s is also what a role waits at its end for a collector that is away
@@ -55,6 +57,13 @@ def configure(
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=2000))
     trace.set_tracer_provider(provider)
     return provider
+
+
+def require_endpoint(text: str) -> None:
+    """Raises ValueError unless `text` is an HTTP base URL: spans for anything else would vanish one by one."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError(f"{text!r} is not an OTLP/HTTP base URL such as http://tempo:4318")
 
 
 def inject(headers: MutableMapping[str, str]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agentops.telemetry import tracing
 from agentops.telemetry.logging import bind, configure, get_logger
 from agentops.telemetry.metrics import Registry, render
 from agentops.telemetry.tracing import extract
@@ -30,6 +31,12 @@ def test_a_log_line_is_an_event_with_fields(stream: io.StringIO) -> None:
     line = json.loads(stream.getvalue())
     assert line["event"] == "turn.start" and line["logger"] == "runtime.turn"
     assert line["run"] == "r1" and line["model"] == "m" and line["level"] == "info"
+
+
+@pytest.mark.parametrize("value", ["caf\udce9.txt", 2**70, {(1, 2): 3}])
+def test_a_value_that_json_has_no_form_for_costs_no_log_line(stream: io.StringIO, value: object) -> None:
+    get_logger("x").info("file.read", value=value)
+    assert json.loads(stream.getvalue())["event"] == "file.read"
 
 
 def test_bound_fields_end_with_their_block(stream: io.StringIO) -> None:
@@ -72,6 +79,12 @@ def test_a_malformed_traceparent_is_no_parent() -> None:
     assert extract(None) is None
     assert extract("garbage") is None
     assert extract("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01") is not None
+
+
+@pytest.mark.parametrize("endpoint", ["tempo:4318", "http://", "grpc://tempo:4317"])
+def test_an_endpoint_that_is_no_http_url_is_refused(endpoint: str) -> None:
+    with pytest.raises(ValueError, match="http://tempo:4318"):
+        tracing.configure("x", endpoint)
 
 
 def test_without_an_endpoint_there_is_no_sdk_and_no_thread() -> None:
