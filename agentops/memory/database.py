@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
+from agentops.api.memory import MAX_BODY_BYTES
 from agentops.memory.errors import DatabaseUnusable, StoreBusy, StoreError, StoreUnavailable
 from agentops.memory.schema import MIGRATIONS
 from agentops.telemetry.logging import get_logger
@@ -106,13 +107,16 @@ class Database:
         return await anyio.to_thread.run_sync(run, limiter=self._reading)
 
     async def probe(self) -> None:
-        """Write and take back one row, and bring `trouble` up to date. Raises StoreUnavailable."""
+        """Write and take back what the largest request may bring, and bring `trouble` up to date.
+
+        Raises StoreUnavailable. A smaller row would find the last free pages of a full disk, and the next request none.
+        """
 
         def run() -> None:
             connection = self._require_writer()
             with self._watched(), _transaction(connection):
                 connection.execute("CREATE TABLE probe (filler BLOB)")
-                connection.execute("INSERT INTO probe VALUES (zeroblob(8192))")
+                connection.execute("INSERT INTO probe VALUES (zeroblob(?))", (MAX_BODY_BYTES,))
                 connection.execute("DROP TABLE probe")
             self.trouble = None
 
@@ -192,9 +196,7 @@ class Database:
                 writer.close()
                 raise
         except (sqlite3.Error, OSError) as error:
-            raise DatabaseUnusable(
-                f"database {self.path} cannot be opened: {error}; give --db a file in a writable directory"
-            ) from error
+            raise DatabaseUnusable(f"database {self.path} cannot be opened: {error}; {_start_fix(error)}") from error
         self._writer = writer
 
     def _connect(self) -> sqlite3.Connection:
@@ -304,7 +306,7 @@ def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 _FIXES = {
-    sqlite3.SQLITE_FULL: "the disk is full; make room on the volume, or POST /prune and /vacuum",
+    sqlite3.SQLITE_FULL: "the disk is full; make room on the volume (deleting rows takes room first)",
     sqlite3.SQLITE_READONLY: "the database is read-only; make its volume and file writable",
     sqlite3.SQLITE_IOERR: "the disk failed; see the node's log",
     sqlite3.SQLITE_CANTOPEN: "the file or its directory is gone; mount the volume again and restart",
@@ -313,8 +315,21 @@ _FIXES = {
 }
 
 
+def _start_fix(error: Exception) -> str:
+    code = _code(error)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "another process holds it; stop that"
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT):
+        return _FIXES[code]
+    return "give --db a file in a writable directory"
+
+
+def _code(error: Exception) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 def _explained(error: sqlite3.Error) -> StoreError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = _code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy("the database is locked by another process; nothing was changed, try again")
     if code in _FIXES:

@@ -26,7 +26,8 @@ _BATCH = 500
 
 
 def parse_record(record: dict[str, Any], number: int, reader: str) -> Session | Observation:
-    """The checked row of a record. Raises WireError and Forbidden."""
+    """The checked row of a record, null being as good as nothing. Raises WireError and Forbidden."""
+    record = {name: value for name, value in record.items() if value is not None}
     kind = record.get("kind")
     if kind not in ("session", "observation"):
         raise WireError(f"kind: must be session or observation, not {kind!r:.60}")

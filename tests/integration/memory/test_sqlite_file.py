@@ -99,6 +99,17 @@ async def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> 
         await Database(path).__aenter__()
 
 
+async def test_a_damaged_file_is_to_be_restored(tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    async with open_store(path) as store:
+        for n in range(50):
+            await store.save(note(f"row {n} " + "x" * 4000))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * 65536 + whole[4096 + 65536 :])
+    with pytest.raises(DatabaseUnusable, match=r"memory\.db cannot be opened: .*restore a snapshot or an export"):
+        await Database(path).__aenter__()
+
+
 async def version_1(path: Path) -> None:
     """A file as the first release left it: one row in two scripts, one deleted."""
     connection = sqlite3.connect(path, isolation_level=None)

@@ -605,3 +605,9 @@ async def test_imported_rows_from_before_1970_are_paged_too(store) -> None:
     first = await store.recent_observations(Filter(), 1)
     rest = await store.recent_observations(Filter(), 5, decode_cursor(first.after.encode()))
     assert [row.id for row in [*first.items, *rest.items]] == [3, 2, 1]
+
+
+async def test_null_in_a_record_is_as_good_as_nothing(store) -> None:
+    """As Go writes an empty list."""
+    await store.import_records([GOOD_ROW | {"tags": None, "uuid": None, "topic_key": None, "scope": None}])
+    assert (await store.observation(1)).tags == ()
