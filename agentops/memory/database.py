@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ T = TypeVar("T")
 BUSY_TIMEOUT_MS = 5000
 MAX_WAL_BYTES = 64 << 20
 """The write-ahead log is emptied when it grew past this; SQLite's own checkpoints keep it at 4 MB when nobody reads."""
+CLOSE_PATIENCE_S = 1.0
+"""How long closing waits for a write that nobody waits for any more, before it interrupts it."""
 MIN_SQLITE = (3, 37, 0)
 """STRICT tables."""
 
@@ -51,6 +54,7 @@ class Database:
         self._reader_count = readers
         self._writing = anyio.CapacityLimiter(1)
         self._reading = anyio.CapacityLimiter(readers)
+        self._in_use = threading.Lock()  # the limiter is given back when a server cancels a request, its thread goes on
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
         self._settings: dict[str, Any] = {}
@@ -84,11 +88,11 @@ class Database:
         """The result of `work`, committed; whatever it raises rolls back."""
 
         def run() -> T:
-            connection = self._require_writer()
-            with self._watched(), _transaction(connection):
-                result = work(connection)
-            self._bound_wal(connection)
-            return result
+            with self._writing_connection() as connection:
+                with self._watched(), _transaction(connection):
+                    result = work(connection)
+                self._bound_wal(connection)
+                return result
 
         return await anyio.to_thread.run_sync(run, limiter=self._writing)
 
@@ -102,7 +106,10 @@ class Database:
                 with self._watched(), _snapshot(connection):
                     return work(connection)
             finally:
-                self._readers.append(connection)
+                if self._writer is None:
+                    connection.close()
+                else:
+                    self._readers.append(connection)
 
         return await anyio.to_thread.run_sync(run, limiter=self._reading)
 
@@ -113,8 +120,7 @@ class Database:
         """
 
         def run() -> None:
-            connection = self._require_writer()
-            with self._watched(), _transaction(connection):
+            with self._writing_connection() as connection, self._watched(), _transaction(connection):
                 connection.execute("CREATE TABLE probe (filler BLOB)")
                 connection.execute("INSERT INTO probe VALUES (zeroblob(?))", (MAX_BODY_BYTES,))
                 connection.execute("DROP TABLE probe")
@@ -126,9 +132,8 @@ class Database:
         """Give free pages back to the file system; the file's bytes before and after."""
 
         def run() -> tuple[int, int]:
-            connection = self._require_writer()
             before = self.path.stat().st_size
-            with self._watched():
+            with self._writing_connection() as connection, self._watched():
                 connection.execute("VACUUM")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return before, self.path.stat().st_size
@@ -177,6 +182,11 @@ class Database:
         except sqlite3.Error as error:
             log.warning("database.checkpoint_failed", db=str(self.path), error=str(error))
 
+    @contextmanager
+    def _writing_connection(self) -> Iterator[sqlite3.Connection]:
+        with self._in_use:
+            yield self._require_writer()
+
     def _require_writer(self) -> sqlite3.Connection:
         if self._writer is None:
             raise StoreError("the database is closed")
@@ -216,12 +226,20 @@ class Database:
         return reader
 
     def _close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
         for reader in self._readers:
             reader.close()
         self._readers.clear()
-        writer, self._writer = self._writer, None
-        if writer is not None:
+        patience_s = CLOSE_PATIENCE_S
+        while not self._in_use.acquire(timeout=patience_s):
+            writer.interrupt()  # again and again: it ends one statement, and there may be none just now
+            patience_s = 0.01
+        try:
             writer.close()
+        finally:
+            self._in_use.release()
 
 
 def _configure(writer: sqlite3.Connection, path: Path) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
 import anyio
@@ -77,6 +79,41 @@ async def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match="half way"):
             await database.write(work)
         assert await database.read(lambda c: c.execute("SELECT count(*) FROM sessions").fetchone()) == (0,)
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT max(i) FROM n"
+SHORT = "INSERT INTO sessions (id, project, started_at) VALUES (hex(randomblob(9)), 'p', 1)"
+
+
+@pytest.mark.parametrize("statement", [ENDLESS, SHORT], ids=["one endless statement", "endless short ones"])
+async def test_closing_ends_a_write_that_its_server_has_cancelled(tmp_path: Path, monkeypatch, statement: str) -> None:
+    """As uvicorn does with a request that is still there when the grace period ends; the thread hears nothing of it."""
+    monkeypatch.setattr("agentops.memory.database.CLOSE_PATIENCE_S", 0.05)
+    begun, ended = threading.Event(), threading.Event()
+    outcome: list[BaseException] = []
+
+    def endless(connection: sqlite3.Connection) -> None:
+        begun.set()
+        try:
+            while True:
+                connection.execute(statement).fetchall()
+        except BaseException as error:
+            outcome.append(error)
+            raise
+        finally:
+            ended.set()
+
+    database = Database(tmp_path / "memory.db")
+    async with database:
+        request = asyncio.ensure_future(database.write(endless))
+        await anyio.to_thread.run_sync(begun.wait)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+    assert ended.is_set()
+    assert [str(error) for error in outcome] == ["interrupted"]
+    async with open_store(tmp_path / "memory.db") as store:
+        assert (await store.stats("")).total_sessions == 0
 
 
 async def test_readers_cannot_write(tmp_path: Path) -> None:
