@@ -124,7 +124,8 @@ class WorkQueue(Generic[T]):
 
     def longest_running_s(self) -> float:
         """Seconds since the oldest item being processed was taken."""
-        return self._clock.boottime() - min(self._processing.values(), default=self._clock.boottime())
+        now = self._clock.boottime()
+        return now - min(self._processing.values(), default=now)
 
     def unfinished_s(self) -> float:
         """Seconds of work in progress, summed over items."""

@@ -334,3 +334,15 @@ def test_queue_agrees_with_a_model(operations):
                     order.append(item)
         assert len(queue) == len(order)
         assert queue.statistics().processing == len(processing)
+
+
+async def test_an_idle_queue_has_run_for_no_time_though_the_clock_goes_on():
+    class Ticking:
+        def __init__(self):
+            self.ticks = 0.0
+
+        def boottime(self):
+            self.ticks += 1
+            return self.ticks
+
+    assert WorkQueue(clock=Ticking()).longest_running_s() == 0
