@@ -58,7 +58,7 @@ class Discovery:
         for group, versions in self._registry.groups().items():
             if group:
                 found += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]
-        return sorted([*found, "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"])
+        return sorted([*found, "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"])
 
     def group(self, request: Request, group: str) -> Response | None:
         """/apis/G."""

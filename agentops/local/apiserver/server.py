@@ -45,6 +45,7 @@ from agentops.local.apiserver.http import (
     json_response,
     text_response,
 )
+from agentops.local.apiserver.metrics import ServerMetrics
 from agentops.local.apiserver.node import NodeStreams
 from agentops.local.apiserver.node_streams import NodeDoor
 from agentops.local.apiserver.openapi import OpenApi
@@ -137,6 +138,7 @@ class ApiServer:
         self.middleware: list[Middleware] = []
         self.store = Store(self.options.db_path)
         self.registry: Registry = builtin_registry()
+        self._metrics = ServerMetrics(self.registry, self.store)
         self.writer = Writer(
             self.store, self.clock, self.rng, self.options.service_cidr, self.options.require_service_account
         )
@@ -280,6 +282,7 @@ class ApiServer:
         except Exception:
             log.exception("request.failed", method=request.method, path=request.path)
             answer = failure_response(errors.internal("the API server failed; its log has the traceback"))
+        self._metrics.answered(about, answer)
         if self._audit is not None:
             answer = self._audit.answered(answer, request, user, about, received)
         return answer
@@ -368,6 +371,8 @@ class ApiServer:
         match path:
             case "/version":
                 return json_response(VERSION)
+            case "/metrics":
+                return self._metrics.answer()
             case "/api" | "/apis":
                 return self._discovery.root(request, core=path == "/api")
             case "/.well-known/openid-configuration":

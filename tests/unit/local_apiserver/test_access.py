@@ -208,3 +208,25 @@ async def test_middleware_can_stand_in_for_the_server(api: Api) -> None:
     reply = await api.post(CONFIG_MAPS, config_map("a"))
     assert (reply.status, reply.headers["retry-after"]) == (429, "1")
     assert (await api.get(CONFIG_MAPS)).status == 200
+
+
+async def test_the_server_counts_its_answers_by_resources_it_has(api: Api) -> None:
+    for path in (PODS, f"{PODS}/nope", "/apis/made.up/v1/names", f"{PODS}/x/madeup"):
+        await api.get(path)
+    await Api(api.server, None).get(PODS)
+    answer = await api.get("/metrics")
+    assert answer.status == 200
+    lines = answer.body.decode().splitlines()
+
+    def counted(**labels: str) -> int:
+        wanted = [f'{name}="{value}"' for name, value in labels.items()]
+        rows = [line for line in lines if line.startswith("apiserver_request_total{")]
+        return sum(int(float(row.split()[-1])) for row in rows if all(label in row for label in wanted))
+
+    assert counted(verb="LIST", resource="pods", code="200") == 1
+    assert counted(verb="LIST", resource="pods", code="403") == 1
+    assert counted(verb="GET", resource="pods", code="404") == 2
+    assert counted(verb="LIST", resource="", code="404") == 1
+    assert "made" not in answer.body.decode()
+    assert any(line.startswith("agentops_plane_objects ") for line in lines)
+    assert (await Api(api.server, None).get("/metrics")).status == 403
