@@ -70,11 +70,21 @@ class _LazyGroup(click.Group):
         command = getattr(importlib.import_module(_COMMANDS[cmd_name][0]), cmd_name)
         if not isinstance(command, click.Command):
             raise TypeError(f"{_COMMANDS[cmd_name][0]}.{cmd_name} is not a click command")
+        _name_variables(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in sorted(_COMMANDS.items())])
+
+
+def _name_variables(command: click.Command) -> None:
+    """Let `--help` name the environment variable beside each flag that has one."""
+    for option in command.params:
+        if isinstance(option, click.Option):
+            option.show_envvar = True
+    for one in command.commands.values() if isinstance(command, click.Group) else ():
+        _name_variables(one)
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -57,6 +57,12 @@ def test_without_a_command_there_is_help() -> None:
         assert agentops(*arguments).stderr.startswith("Usage: ")
 
 
+def test_help_names_the_variable_of_a_flag() -> None:
+    shown = " ".join(agentops("memory", "--help").stdout.split())
+    for variable in ("MEMORY_LISTEN", "MEMORY_DB_PATH", "MEMORY_DEDUPE_WINDOW", "DATABASE_URL", "AGENTOPS_LOG_FORMAT"):
+        assert f"env var: {variable}" in shown
+
+
 def agentops(*arguments: str, env: Mapping[str, str] = MappingProxyType({})) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "agentops", *arguments],
