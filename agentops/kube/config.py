@@ -152,8 +152,11 @@ async def from_kubeconfig(path: str, context: str | None = None) -> ClusterConfi
             return await anyio.to_thread.run_sync(_from_loader, loader, target, path)
         except ConfigException as error:
             raise ConfigError(f"kubeconfig {path!r}: {error}") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise ConfigError(f"kubeconfig {path!r} is not usable: {error!r}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"kubeconfig {path!r} does not have the form of one ({error!r})") from error
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            why = " ".join(str(error).split())  # YAML's own takes several lines
+            raise ConfigError(f"kubeconfig {path!r} is not usable: {why}") from error
         finally:
             kube_config._cleanup_temp_files()
 

@@ -12,6 +12,7 @@ from agentops.values.duration import parse_duration
 
 EVERY_TYPE = "*"
 _DAY_S = 86_400.0
+_MOST_S = 36_500 * _DAY_S
 
 
 @frozen(slots=True, kw_only=True)
@@ -50,9 +51,11 @@ def parse_ages(items: Sequence[str]) -> dict[str, float]:
 
 
 def parse_age(text: str) -> float:
-    """Seconds in `90d` or a Go duration. Raises ValueError; zero and less is refused."""
+    """Seconds in `90d` or a Go duration. Raises ValueError; zero and less, and more than a century, is refused."""
     days = text.strip().removesuffix("d")
     seconds = int(days) * _DAY_S if days != text.strip() and days.isdigit() else parse_duration(text.strip())
     if seconds <= 0:
         raise ValueError(f"{text!r} must be more than nothing")
+    if seconds > _MOST_S:
+        raise ValueError(f"{text!r} is more than {_MOST_S / _DAY_S:g}d; leave it out to keep for ever")
     return seconds

@@ -32,7 +32,7 @@ class ListenAddress:
             host = host[1:-1]
         elif ":" in host:
             raise UsageError(f"listen address {text!r}: put an IPv6 host in brackets, as in [::1]:8080")
-        if not colon or not port.isdigit() or int(port) > 65535:
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise UsageError(f"listen address {text!r}: write host:port, such as :8080 or 127.0.0.1:8080")
         if host in _WILDCARDS:
             host = environ.get(BIND_HOST_VAR, host)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+
+_MOST_S = 2**63 / 1e9
+"""Go counts nanoseconds in 64 bits."""
 
 
 def parse_duration(text: str) -> float:
@@ -22,6 +25,8 @@ def parse_duration(text: str) -> float:
         end = match.end()
     if not body or end != len(body):
         raise ValueError(f"{text!r} is not a duration; write a number with a unit, such as 30s, 10m or 1h30m")
+    if total > _MOST_S:
+        raise ValueError(f"{text!r:.60} is longer than the longest duration, 2562047h47m16s")
     return -total if text[0] == "-" else total
 
 

@@ -182,3 +182,15 @@ def test_tls_context_only_for_https_and_without_checks_only_when_asked():
     assert ClusterConfig(server="http://x").ssl_context() is None
     assert ClusterConfig(server="https://x").ssl_context().verify_mode is ssl.CERT_REQUIRED
     assert ClusterConfig(server="https://x", insecure=True).ssl_context().verify_mode is ssl.CERT_NONE
+
+
+@pytest.mark.parametrize(
+    "text", ["root:x:0:0", "- a\n- b\n", "clusters: [\n  a: {", "clusters: 5\ncurrent-context: x\n"]
+)
+async def test_a_file_that_is_no_kubeconfig_is_said_in_one_line(tmp_path, text):
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        await load_config(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

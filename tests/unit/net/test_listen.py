@@ -13,7 +13,7 @@ def test_go_style_addresses_are_read(text: str, host: str, port: int) -> None:
     assert ListenAddress.parse(text, {}) == ListenAddress(host, port)
 
 
-@pytest.mark.parametrize("text", ["4096", "::1:80", "host:", ":http", ":70000", ""])
+@pytest.mark.parametrize("text", ["4096", "::1:80", "host:", ":http", ":70000", ":\u00b2", ":\uff17", ""])
 def test_a_bad_address_is_quoted_back(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         ListenAddress.parse(text, {})

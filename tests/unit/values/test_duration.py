@@ -30,3 +30,9 @@ def test_formatting_keeps_milliseconds(millis: int) -> None:
 )
 def test_ages_read_as_kubectl_prints_them(seconds: float, text: str) -> None:
     assert human_duration(seconds) == text
+
+
+@pytest.mark.parametrize("text", ["2562048h", "-9999999999999h", "9" * 400 + "h"])
+def test_a_duration_that_go_could_not_hold_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="longest duration"):
+        parse_duration(text)
