@@ -146,12 +146,12 @@ class MemoryClient:
                 raise MemoryUnavailable(f"memory service {self._base_url}: {why}") from error
             except httpx2.InvalidURL as error:
                 raise MemoryUnavailable(f"memory service {self._base_url}: not a valid URL") from error
-        if response.status_code >= 400:
-            hint = "; check MEMORY_TOKEN_FILE" if response.status_code in (401, 403) else ""
-            raise MemoryUnavailable(
-                f"memory service {self._base_url}: HTTP {response.status_code}: {_error_text(data)}{hint}",
-                response.status_code,
-            )
+            if response.status_code >= 400:  # inside, so that the span is one that failed
+                hint = "; check MEMORY_TOKEN_FILE" if response.status_code in (401, 403) else ""
+                raise MemoryUnavailable(
+                    f"memory service {self._base_url}: HTTP {response.status_code}: {_error_text(data)}{hint}",
+                    response.status_code,
+                )
         try:
             return loads(shape, data)
         except WireError as error:
