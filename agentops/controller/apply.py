@@ -20,7 +20,7 @@ from attrs import frozen
 from agentops.controller.client import Client
 from agentops.controller.errors import ForeignObject, ResourceNotCached
 from agentops.controller.owners import controller_of, describe, is_controlled_by, set_controller_reference
-from agentops.kube.client import key_of
+from agentops.kube.client import key_of, require_key
 from agentops.kube.errors import NotFound
 from agentops.values.kinds import Kind
 from agentops.values.quantity import quantities_equal
@@ -70,9 +70,12 @@ async def ensure(
     """Create `desired` or bring it back to what it should be; no request that writes when it is.
 
     With `owner` the object gets its controller reference, and one that somebody else controls raises
-    ForeignObject; so does one that nobody controls, unless `adopt`. Foreign fields are left alone.
+    ForeignObject; so does one that nobody controls, unless `adopt`. Foreign fields are left alone. Raises ValueError
+    without a name, or a namespace for a kind that has them.
     """
     wanted = copy.deepcopy(dict(desired))
+    namespace, name = key_of(wanted)
+    require_key(kind, namespace, name)
     wanted["apiVersion"], wanted["kind"] = kind.api_version, kind.kind
     if owner is not None:
         set_controller_reference(owner, wanted)
@@ -81,7 +84,6 @@ async def ensure(
         **(wanted["metadata"].get("annotations") or {}),
         APPLIED_DIGEST: digest(wanted),
     }
-    namespace, name = key_of(wanted)
     live = await _read(client, kind, name, namespace)
     if live is None:
         created = await client.apply(kind, wanted, field_manager=field_manager, force=False)

@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from typing import Any, Literal
 
 from agentops.controller.cache import Cache
+from agentops.controller.errors import ResourceNotCached
 from agentops.controller.informer import Informer
 from agentops.controller.store import Key, version_number
-from agentops.kube.client import ApiClient, Object, Objects, Patch, key_of
+from agentops.kube.client import ApiClient, Object, Objects, Patch, key_of, require_key
 from agentops.kube.errors import NotFound
 from agentops.values.kinds import Kind
 from agentops.values.selector import LabelSelector
@@ -57,12 +58,13 @@ class Client:
         consistency: Consistency | None = None,
         read_only: bool = False,
     ) -> Object:
-        """A private copy. Raises NotFound, and StaleCache when an own write is not seen in time.
+        """A private copy. Raises NotFound, StaleCache when an own write is not seen in time, ValueError for half a key.
 
         `read_only` gives everybody the same decoded object, for hot paths that change nothing.
         """
         if subresource or kind in self._uncached:
             return await self.live.get(kind, name, namespace, subresource=subresource)
+        require_key(kind, namespace, name)
         key = (namespace if kind.namespaced else "", name)
         return await self.cache.get(
             kind,
@@ -184,7 +186,10 @@ class Client:
     ) -> Object:
         """See `ApiClient.patch`. An empty merge or JSON patch is not sent: the object is read instead."""
         if not patch and type in ("merge", "json"):
-            return await self.get(kind, name, namespace)
+            try:
+                return await self.get(kind, name, namespace)
+            except ResourceNotCached:  # a write is no reason to watch the kind
+                return await self.live.get(kind, name, namespace)
         return await self._write(
             kind,
             (namespace, name),
@@ -255,6 +260,8 @@ class Client:
                     held = part.store.get(key)
                     if held is not None and (gone is None or held.meta.uid == gone):
                         part.fence.deleted(key, held.meta.uid)
+                    elif gone is not None and part.fence.unseen(key):  # it will come, and then go
+                        part.fence.deleted(key, gone)
             return answer
 
         return await self._write(kind, key, send, dry_run)

@@ -9,7 +9,7 @@ is empty when nothing happens. Other keys are never held up.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
@@ -83,6 +83,18 @@ class WriteFence:
             pending.deleted = None
             self._settle(key)
         self._wake()
+
+    def listed(self, holds: Callable[[Key, str], bool]) -> None:
+        """The cache was replaced: of what it does not hold (key, uid) there will be no removal."""
+        for key, pending in list(self._pending.items()):
+            if pending.deleted is not None and pending.version <= self._seen and not holds(key, pending.deleted.uid):
+                pending.deleted = None
+                self._settle(key)
+
+    def unseen(self, key: Key) -> bool:
+        """Whether a write to `key` was answered whose version the cache has not reached."""
+        pending = self._pending.get(key)
+        return pending is not None and pending.version > self._seen
 
     def blocked(self, key: Key) -> bool:
         """Whether a cached read of `key` would miss an own write."""

@@ -339,10 +339,10 @@ class Informer:
             self._told = self._registrations
             old = replacement.commit()
             self._saw(version_number(resource_version), replaced=True)
+            self.fence.listed(self._holds)
             initial = not self._has_synced
             async for key, gone in _in_slices(old.items(), self._clock):
                 if key not in self.store:
-                    self.fence.removed(key, gone.meta.uid)
                     self._tell(ObjectEvent("delete", gone, None, final_state_unknown=True))
             async for entry in _in_slices(entries, self._clock):
                 self._tell_change(old.get(entry.key), entry, initial, relisted=True)
@@ -350,6 +350,10 @@ class Informer:
         if initial:
             self._has_synced = True
             self._synced.set()
+
+    def _holds(self, key: Key, uid: str) -> bool:
+        entry = self.store.get(key)
+        return entry is not None and entry.meta.uid == uid
 
     def _changed(self, type: str, meta: Meta, raw: bytes) -> None:
         entry = self._entry(meta, raw)

@@ -163,7 +163,7 @@ class ApiClient:
     ) -> Object:
         """POST `obj`; with `name` and `subresource` to a subresource such as eviction or token."""
         namespace = namespace or str((obj.get("metadata") or {}).get("namespace") or "")
-        path = _path(kind, namespace, name, subresource)
+        path = _path(kind, namespace, name, subresource) if name else kind.path(namespace)
         return await self._json("POST", path, query=self._write_query(field_manager, dry_run), obj=obj)
 
     async def update(
@@ -255,7 +255,7 @@ class ApiClient:
             options["preconditions"] = {key: value for key, value in preconditions.items() if value}
         if self.dry_run if dry_run is None else dry_run:
             options["dryRun"] = ["All"]
-        return await self._json("DELETE", kind.path(_namespace(kind, namespace, name), name), obj=options)
+        return await self._json("DELETE", _path(kind, namespace, name), obj=options)
 
     async def delete_collection(
         self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "", propagation: str = "Background"
@@ -442,16 +442,14 @@ def key_of(obj: Mapping[str, Any]) -> tuple[str, str]:
     return str(metadata.get("namespace") or ""), str(metadata.get("name") or "")
 
 
-def _namespace(kind: Kind, namespace: str, name: str) -> str:
-    """Refuse an URL that would address a collection or a cluster-scoped object by mistake."""
+def require_key(kind: Kind, namespace: str, name: str) -> None:
+    """Raise ValueError for a key that would address a collection, or an object that cannot be."""
     if not name:
         raise ValueError(f"{kind.resource}: the object's name is empty")
     if kind.namespaced and not namespace:
         raise ValueError(f"{kind.resource} {name!r}: the object's namespace is empty")
-    return namespace
 
 
-def _path(kind: Kind, namespace: str, name: str, subresource: str) -> str:
-    if name:
-        _namespace(kind, namespace, name)
+def _path(kind: Kind, namespace: str, name: str, subresource: str = "") -> str:
+    require_key(kind, namespace, name)
     return kind.path(namespace, name, subresource)

@@ -214,3 +214,16 @@ async def test_server_errors_come_through(client, transport):
     transport.on("PATCH", PATH, status(409, "Conflict", "Apply failed with 1 conflict"))
     with pytest.raises(Exception, match="Apply failed"):
         await ensure(client, CONFIG_MAP, DESIRED, OWNER)
+
+
+@pytest.mark.guarantee("AP2")
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [({}, "name is empty"), ({"name": "x"}, "configmaps 'x': the object's namespace is empty")],
+)
+async def test_object_without_a_whole_key_is_refused_before_anything_is_sent(client, transport, metadata, why):
+    with pytest.raises(ValueError, match=why):
+        await ensure(client, CONFIG_MAP, {"metadata": metadata, "data": {}})
+    with pytest.raises(ValueError, match="name is empty"):
+        await ensure(client, CONFIG_MAP, {"data": {}})
+    assert transport.requests == []

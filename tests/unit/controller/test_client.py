@@ -220,6 +220,94 @@ async def test_read_after_own_delete_waits_until_the_object_is_gone(world, trans
     await world.run(body)
 
 
+async def create_and_delete_at_once(world):
+    """Neither is shown by the cache yet."""
+    world.transport.on("POST", "/api/v1/namespaces/default/pods", ok(pod("new", 20)))
+    gone = {"kind": "Status", "status": "Success", "details": {"uid": "uid-new"}}
+    world.transport.on("DELETE", "/api/v1/namespaces/default/pods/new", ok(gone))
+    created = pod("new", 0)
+    del created["metadata"]["resourceVersion"]
+    await world.client.create(POD, created)
+    await world.client.delete(POD, "new", "default")
+
+
+@pytest.mark.guarantee("RY5", "RY9")
+async def test_read_after_creating_and_deleting_at_once_does_not_show_the_object_in_between(world):
+    async def body():
+        await create_and_delete_at_once(world)
+
+        async def later():
+            await anyio.sleep(1)
+            world.feed.event("ADDED", pod("new", 20))
+            await anyio.sleep(1)
+            world.feed.event("DELETED", pod("new", 21))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(later)
+            assert await world.client.try_get(POD, "new", "default") is None
+        assert len(world.fence) == 0
+
+    await world.run(body)
+
+
+@pytest.mark.guarantee("RY5", "RY9")
+async def test_what_came_and_went_between_two_lists_is_not_waited_for(world, transport):
+    async def body():
+        await create_and_delete_at_once(world)
+        transport.on("GET", PODS, listing(30, pod("a", 5), pod("b", 6)))
+        transport.on_watch(PODS, Feed().error(410, "Expired"))  # the first list is answered again
+        world.feed.error(410, "Expired")
+        with anyio.fail_after(5):
+            assert await world.client.try_get(POD, "new", "default") is None
+        assert len(world.fence) == 0
+
+    await world.run(body)
+
+
+@pytest.mark.guarantee("RY5")
+async def test_list_from_before_a_creation_does_not_end_the_wait_for_its_deletion(world, transport):
+    async def body():
+        await create_and_delete_at_once(world)
+        feed = Feed()
+        transport.on("GET", PODS, listing(15, pod("a", 5), pod("b", 6)))
+        transport.on_watch(PODS, Feed().error(410, "Expired"), feed)
+        world.feed.error(410, "Expired")
+
+        async def later():
+            await feed.opened.wait()
+            feed.event("ADDED", pod("new", 20))
+            await anyio.sleep(1)
+            feed.event("DELETED", pod("new", 21))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(later)
+            assert await world.client.try_get(POD, "new", "default") is None
+
+    await world.run(body)
+
+
+@pytest.mark.guarantee("CL3")
+async def test_half_a_key_is_an_error_and_not_an_absent_object(world):
+    async def body():
+        with pytest.raises(ValueError, match="pods 'a': the object's namespace is empty"):
+            await world.client.try_get(POD, "a")
+        for read in (world.client.get, world.live.get):
+            with pytest.raises(ValueError, match="pods: the object's name is empty"):
+                await read(POD, "", "default")
+
+    await world.run(body)
+
+
+@pytest.mark.guarantee("CL6")
+async def test_empty_patch_of_a_kind_that_is_not_cached_is_read_from_the_server(world, transport):
+    transport.on("GET", "/api/v1/namespaces/default/secrets/s", ok({"kind": "Secret", "metadata": {"name": "s"}}))
+
+    async def body():
+        assert (await world.client.patch(SECRET, "s", {}, "default"))["kind"] == "Secret"
+
+    await world.run(body)
+
+
 @pytest.mark.guarantee("RY8")
 async def test_write_that_the_selector_hides_is_not_waited_for(transport, clock, rng):
     world = World(transport, clock, rng, scopes={POD: Scope(labels="app=x")})
