@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import socket
+import uuid
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from agentops.kube.errors import AlreadyExists, ApiError, BadRequest, Forbidden,
 from agentops.kube.kinds import EVENTS_V1
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, SystemClock, rfc3339
+from agentops.values.names import is_dns1123_subdomain
 
 log = get_logger("controller.events")
 
@@ -151,6 +153,8 @@ class EventBroadcaster:
             if known.count == 2:
                 self._put(known)
             return
+        if known is not None and known.count > known.written_count:
+            self._put(known)  # its series has ended, though the clock has not said so yet
         if self._spam is not None:
             action_or_none = self._spam.judge(component, _identity(regarding), reason, note, now)
             if action_or_none is None:
@@ -160,12 +164,11 @@ class EventBroadcaster:
         if len(self._queue) >= _QUEUE:
             self._dropped += 1
             return
-        name = str(obj["metadata"]["name"])[:200]
         body: dict[str, Any] = {
             "apiVersion": EVENTS_V1.api_version,
             "kind": EVENTS_V1.kind,
             "metadata": {
-                "name": f"{name}.{int(self._clock.now().timestamp() * 1e9) + self._recorded:x}",
+                "name": self._name(str(obj["metadata"]["name"])),
                 "namespace": obj["metadata"].get("namespace") or "default",
             },
             "eventTime": seen,
@@ -211,6 +214,11 @@ class EventBroadcaster:
             queued=len(self._queue),
             series=len(self._series),
         )
+
+    def _name(self, of: str) -> str:
+        """The object's name and the time; a uuid for names that events cannot have, such as a role's `system:node`."""
+        name = f"{of}.{int(self._clock.now().timestamp() * 1e9) + self._recorded:x}"
+        return name if is_dns1123_subdomain(name) else str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
     def _put(self, series: _Series) -> None:
         if id(series) in self._queued:

@@ -5,6 +5,7 @@ from support.scripted_transport import ok, pod, status
 from agentops.controller.events import EventBroadcaster
 from agentops.kube.client import ApiClient
 from agentops.kube.errors import TransportError
+from agentops.values.names import is_dns1123_subdomain
 
 pytestmark = pytest.mark.anyio
 
@@ -163,3 +164,36 @@ async def test_cluster_scoped_objects_have_their_events_in_default(broadcaster, 
     (request,) = transport.sent("POST")
     assert request.body["metadata"]["namespace"] == "default"
     assert len(request.body["note"]) == 1024
+
+
+@pytest.mark.guarantee("EV2")
+@pytest.mark.parametrize("name", ["system:node", "a" * 250, "Ends-with.dot."])
+async def test_objects_whose_names_an_event_cannot_have_get_events_of_another_name(
+    broadcaster, recorder, transport, name
+):
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name, "uid": "u"}}
+    recorder.event(role, "Normal", "Bound", "to everybody")
+    recorder.event(role, "Normal", "Unbound", "again")
+    await broadcaster.flush()
+    names = [request.body["metadata"]["name"] for request in transport.sent("POST")]
+    assert all(is_dns1123_subdomain(each) for each in names), names
+    assert len(set(names)) == 2
+
+
+@pytest.mark.guarantee("EV4")
+async def test_series_that_ended_between_two_looks_is_written_with_its_last_count(broadcaster, recorder, transport):
+    async def body():
+        recorder.event(pod("a", 5), "Normal", "Waiting", "first")
+        await anyio.sleep(1)
+        first = transport.sent("POST")[0].body["metadata"]["name"]
+        transport.on("PATCH", f"{EVENTS}/{first}", lambda request: ok(request.body))
+        for _ in range(4):
+            recorder.event(pod("a", 5), "Normal", "Waiting", "again")
+            await anyio.sleep(1)
+        await anyio.sleep(360)  # the series has ended, and the next look at it is some seconds away
+        recorder.event(pod("a", 5), "Normal", "Waiting", "a new one")
+        await anyio.sleep(1)
+
+    await running(broadcaster, body)
+    assert [r.body["series"]["count"] for r in transport.sent("PATCH")] == [2, 5]
+    assert len(transport.sent("POST")) == 2
