@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve, frozen
@@ -58,7 +59,7 @@ class Builder:
         if self._for is not None:
             raise BuildError(f"for_ is given twice: {self._for} and {kind}; a controller is for one kind")
         self._for = kind
-        self._watches.insert(0, _Watch(kind, EnqueueForObject(), tuple(predicates), metadata_only))
+        self._watches.insert(0, _Watch(kind, EnqueueForObject(), _tuple(predicates), metadata_only))
         return self
 
     def owns(
@@ -70,7 +71,7 @@ class Builder:
         metadata_only: bool = False,
     ) -> Self:
         """A kind whose objects wake their owner: the controller reference, or every one."""
-        self._owned.append((kind, tuple(predicates), only_controller, metadata_only))
+        self._owned.append((kind, _tuple(predicates), only_controller, metadata_only))
         return self
 
     def watches(
@@ -83,7 +84,9 @@ class Builder:
         cluster: Cluster | None = None,
     ) -> Self:
         """Any other kind, with the handler that says whom its objects wake; of another cluster if one is named."""
-        self._watches.append(_Watch(kind, handler, tuple(predicates), metadata_only, cluster))
+        if not hasattr(handler, "requests") and not hasattr(handler, "requests_async"):
+            raise BuildError(f"watches({kind.kind}) was given {handler!r}, which is no handler; try EnqueueMapped(it)")
+        self._watches.append(_Watch(kind, handler, _tuple(predicates), metadata_only, cluster))
         return self
 
     def source(self, source: Source) -> Self:
@@ -92,8 +95,8 @@ class Builder:
         return self
 
     def predicates(self, *predicates: Predicate) -> Self:
-        """For every watch, before its own."""
-        self._predicates = predicates
+        """For every watch, before its own; again adds to them."""
+        self._predicates += predicates
         return self
 
     def with_options(self, **options: Any) -> Self:
@@ -144,3 +147,9 @@ class Builder:
         )
         self._manager.add_controller(controller)
         return controller
+
+
+def _tuple(predicates: Iterable[Predicate]) -> tuple[Predicate, ...]:
+    if callable(predicates):
+        raise BuildError(f"predicates are given as a tuple: ({getattr(predicates, '__name__', 'predicate')},)")
+    return tuple(predicates)

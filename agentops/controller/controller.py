@@ -16,7 +16,7 @@ The same key never runs twice at once. Workers start when every source has synce
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import nullcontext
 from contextvars import ContextVar
 
@@ -25,7 +25,14 @@ import anyio.abc
 import anyio.lowlevel
 from attrs import field, frozen
 
-from agentops.controller.errors import CacheSyncTimeout, ControllerError, RetryAfter, StaleCache, TerminalError
+from agentops.controller.errors import (
+    BuildError,
+    CacheSyncTimeout,
+    ControllerError,
+    RetryAfter,
+    StaleCache,
+    TerminalError,
+)
 from agentops.controller.metrics import ControllerMetrics, QueueMetrics
 from agentops.controller.priority_queue import PriorityQueue
 from agentops.controller.rate_limiters import RateLimiter
@@ -44,6 +51,7 @@ log = get_logger("controller")
 _tracer = tracer("controller")
 
 _TURN_S = 0.005
+_DONE = Result()
 _reconcile_id: ContextVar[str] = ContextVar("agentops_reconcile_id", default="")
 
 
@@ -74,6 +82,10 @@ class ControllerOptions:
     """Of objects that were there before the controller was, and of resyncs; with 0 they wait like changes."""
     oldest_every: int = 8
     """Every so-manieth key taken is the one ready for longest, whatever its priority; 0: never, as in Go."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_concurrent < 1:
+            raise BuildError(f"max_concurrent is {self.max_concurrent}; a controller needs at least one worker")
 
 
 @frozen(slots=True)
@@ -271,13 +283,16 @@ class Controller:
         return "success"
 
     async def _call(self, request: Request) -> Result:
+        call = self._reconcile(request)
+        if not isinstance(call, Awaitable):
+            raise TypeError(f"the reconciler of {self.name!r} must be an async function; it returned {call!r}")
         timeout_s = self.options.reconcile_timeout_s
         if timeout_s is None:
-            return await self._reconcile(request) or Result()
+            return _result(await call)
         scope = anyio.CancelScope(deadline=anyio.current_time() + timeout_s)
         try:
             with scope:
-                result = await self._reconcile(request) or Result()
+                result = _result(await call)
         finally:
             if scope.cancel_called:  # also when the reconciler made another error of the cancellation
                 self._metrics.timeout()
@@ -321,6 +336,15 @@ class Controller:
                     f"controller {self.name!r}: {source.name} did not sync within "
                     f"{self.options.cache_sync_timeout_s:g} s: {source.why_not_synced()}"
                 )
+
+
+def _result(answer: object) -> Result:
+    """What the reconciler returned. Raises TypeError for anything else, which is its failure and not the worker's."""
+    if answer is None:
+        return _DONE
+    if not isinstance(answer, Result):
+        raise TypeError(f"reconcile returned {answer!r}; return None, or Result(requeue_after=seconds)")
+    return answer
 
 
 def is_terminal(error: BaseException) -> bool:

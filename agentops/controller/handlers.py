@@ -12,7 +12,8 @@ from agentops.controller.store import Entry
 from agentops.kube.watch import OwnerRef
 from agentops.values.kinds import Kind
 
-MapFn = Callable[[dict[str, Any]], Iterable[Request] | Awaitable[Iterable[Request]]]
+Mapped = Iterable[Request] | None
+MapFn = Callable[[dict[str, Any]], Mapped | Awaitable[Mapped]]
 
 
 class Handler(Protocol):
@@ -62,7 +63,7 @@ class EnqueueForOwner:
 
 
 class EnqueueMapped:
-    """What `function` returns for the object; for updates the union over both states.
+    """What `function` returns for the object, None for nobody; for updates the union over both states.
 
     `function` takes the object as a dict and may be async, then it runs outside the informer.
     """
@@ -76,13 +77,17 @@ class EnqueueMapped:
     def requests(self, event: ObjectEvent) -> Iterable[Request]:
         found: list[Request] = []
         for obj in _states(event):
-            found += cast(Iterable[Request], self._function(obj))
+            mapped = self._function(obj)
+            if inspect.iscoroutine(mapped):
+                mapped.close()
+                raise TypeError("the mapping returned a coroutine; give EnqueueMapped the async function itself")
+            found += cast(Mapped, mapped) or ()
         return _unique(found)
 
     async def requests_async(self, event: ObjectEvent) -> Iterable[Request]:
         found: list[Request] = []
         for obj in _states(event):
-            found += await cast(Awaitable[Iterable[Request]], self._function(obj))
+            found += await cast(Awaitable[Mapped], self._function(obj)) or ()
         return _unique(found)
 
 

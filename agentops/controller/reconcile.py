@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import instance_of, optional
 
 from agentops.values.kinds import Kind
 
@@ -34,7 +35,7 @@ class Result:
     `priority` replaces the priority of that requeue.
     """
 
-    requeue_after: float | None = None
+    requeue_after: float | None = field(default=None, validator=optional(instance_of((int, float))))
     priority: int | None = None
 
 

@@ -1,4 +1,5 @@
 import itertools
+from datetime import timedelta
 
 import anyio
 import pytest
@@ -64,6 +65,32 @@ async def test_terminal_error_is_counted_and_not_tried_again(clock, registry):
 def test_group_is_terminal_only_when_all_of_it_is():
     assert is_terminal(ExceptionGroup("g", [TerminalError("a"), TerminalError("b")]))
     assert not is_terminal(ExceptionGroup("g", [TerminalError("a"), ValueError("b")]))
+
+
+@pytest.mark.guarantee("CT1", "CT2")
+@pytest.mark.parametrize("answer", [30, True, "later", {"requeue_after": 5}])
+async def test_answer_that_is_no_result_is_a_failed_reconcile_and_the_controller_lives(clock, registry, caplog, answer):
+    async def reconcile(request):
+        return answer if request == A else None
+
+    await run(reconcile, clock, registry, requests=(A, B), seconds=0.001)
+    assert count(registry, "reconcile_total", result="error") == 1
+    assert count(registry, "reconcile_total", result="success") == 1
+    assert f"reconcile returned {answer!r}; return None, or Result(requeue_after=seconds)" in caplog.text
+
+
+@pytest.mark.guarantee("CT1")
+@pytest.mark.parametrize("timeout_s", [None, 5.0])
+async def test_reconciler_that_is_not_async_is_told_so(clock, registry, caplog, timeout_s):
+    await run(lambda request: None, clock, registry, seconds=0.001, reconcile_timeout_s=timeout_s)
+    assert count(registry, "reconcile_total", result="error") == 1
+    assert "must be an async function" in caplog.text
+
+
+@pytest.mark.guarantee("CT1")
+def test_delay_of_a_result_is_a_number_of_seconds():
+    with pytest.raises(TypeError, match="requeue_after"):
+        Result(requeue_after=timedelta(seconds=30))
 
 
 @pytest.mark.guarantee("CT3")

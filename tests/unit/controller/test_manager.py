@@ -18,6 +18,7 @@ from agentops.controller import (
     Request,
     Result,
 )
+from agentops.controller.predicates import from_func, generation_changed
 from agentops.kube.kinds import NODE, POD, SECRET
 
 pytestmark = pytest.mark.anyio
@@ -321,3 +322,24 @@ async def test_mistakes_surface_when_building(manager):
     Builder(manager).for_(POD).build(reconcile)
     with pytest.raises(BuildError, match="already"):
         Builder(manager).for_(POD).build(reconcile)
+    with pytest.raises(BuildError, match="at least one worker"):
+        Builder(manager).for_(POD).with_options(max_concurrent=0)
+    with pytest.raises(BuildError, match="which is no handler; try EnqueueMapped"):
+        Builder(manager).for_(POD).watches(NODE, lambda obj: [])
+    with pytest.raises(BuildError, match=r"given as a tuple: \(generation_changed,\)"):
+        Builder(manager).for_(POD, generation_changed)
+
+
+@pytest.mark.guarantee("BD4")
+async def test_predicates_that_are_given_twice_all_count(manager, transport):
+    transport.on("GET", PODS, listing(10, *(pod(name, 5) for name in "abc")))
+    transport.on_watch(PODS, Feed())
+    seen = []
+
+    async def reconcile(request):
+        seen.append(request.name)
+
+    builder = Builder(manager).for_(POD).predicates(from_func(lambda obj: obj["metadata"]["name"] != "a"))
+    builder.predicates(from_func(lambda obj: obj["metadata"]["name"] != "b")).build(reconcile)
+    await run_for(manager, 1)
+    assert seen == ["c"]

@@ -144,3 +144,22 @@ def test_async_map_functions_are_recognised():
 
     assert EnqueueMapped(mapped).asynchronous
     assert EnqueueMapped(Callable()).asynchronous
+
+
+@pytest.mark.anyio
+@pytest.mark.guarantee("HA4")
+async def test_mapping_that_returns_nothing_wakes_nobody():
+    async def nobody(obj):
+        return None
+
+    assert EnqueueMapped(lambda obj: None).requests(update(entry(1), entry(2))) == []
+    assert await EnqueueMapped(nobody).requests_async(update(entry(1), entry(2))) == []
+
+
+@pytest.mark.guarantee("HA6")
+def test_async_mapping_inside_a_plain_function_is_told_apart():
+    async def mapped(obj):
+        return []
+
+    with pytest.raises(TypeError, match="give EnqueueMapped the async function itself"):
+        EnqueueMapped(lambda obj: mapped(obj)).requests(update(entry(1), entry(2)))
