@@ -142,7 +142,7 @@ async def mutate(request: AdmissionRequest, mutators: Sequence[Mutator]) -> Obje
     changed = copy.deepcopy(request.object)
     warnings: list[str] = []
     for mutator in mutators:
-        warnings += await mutator(changed, request) or ()
+        warnings += await _ask(mutator, changed, request)
     response: Object = {"allowed": True, **_warnings(warnings)}
     operations = patch_between(request.object, changed)
     if operations:
@@ -156,8 +156,22 @@ async def validate(request: AdmissionRequest, validators: Sequence[Validator]) -
     subject = request.old_object if request.object is None else request.object
     warnings: list[str] = []
     for validator in validators:
-        warnings += await validator(copy.deepcopy(subject or {}), request) or ()
+        warnings += await _ask(validator, copy.deepcopy(subject or {}), request)
     return {"allowed": True, **_warnings(warnings)}
+
+
+async def _ask(handler: Mutator | Validator, obj: Object, request: AdmissionRequest) -> Sequence[str]:
+    """The handler's warnings. Raises TypeError for another answer: taking False for "no warnings" would allow."""
+    name = getattr(handler, "__qualname__", type(handler).__name__)
+    call = handler(obj, request)
+    if not isinstance(call, Awaitable):
+        raise TypeError(f"{name} must be an async function; it returned {call!r}")
+    found = await call
+    if found is None:
+        return ()
+    if not isinstance(found, list | tuple) or not all(isinstance(text, str) for text in found):
+        raise TypeError(f"{name} returned {found!r}; return None or a list of warnings, and raise Denied to refuse")
+    return found
 
 
 async def answer(

@@ -9,9 +9,11 @@ of them are converted, in order, or none.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import anyio.lowlevel
 from attrs import field, frozen
 
 from agentops.controller.admission import BadReview, parse_object
@@ -27,6 +29,7 @@ Convert = Callable[[Object], None]
 
 API_VERSION = "apiextensions.k8s.io/v1"
 _MUTABLE_METADATA = ("labels", "annotations")
+_TURN_S = 0.005
 
 
 class ConversionError(ControllerError):
@@ -92,8 +95,11 @@ class Converters:
             raise BuildError(f"{converter.hub.kind} has a converter already")
         self._by_kind[key] = converter
 
-    def answer(self, body: bytes) -> tuple[Object, bool]:
-        """The ConversionReview to send back, and whether a function broke. Raises BadReview."""
+    async def answer(self, body: bytes) -> tuple[Object, bool]:
+        """The ConversionReview to send back, and whether a function broke. Raises BadReview.
+
+        A list of a kind is one review: others get to run while it is converted.
+        """
         review = parse_object(body)
         request = review.get("request")
         if review.get("kind") != "ConversionReview" or review.get("apiVersion") != API_VERSION:
@@ -103,8 +109,12 @@ class Converters:
         response: Object = {"uid": request["uid"], "convertedObjects": []}
         broke = False
         name = ""
+        turn_ends = time.monotonic() + _TURN_S
         try:
             for obj in request.get("objects") or ():
+                if time.monotonic() > turn_ends:
+                    await anyio.lowlevel.checkpoint()
+                    turn_ends = time.monotonic() + _TURN_S
                 name = _name(obj)
                 response["convertedObjects"].append(self._convert(obj, request["desiredAPIVersion"]))
             response["result"] = {"status": "Success"}

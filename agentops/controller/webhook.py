@@ -62,6 +62,7 @@ Object = dict[str, Any]
 CONVERT_PATH = "/convert"
 KEEP_ALIVE_S = 90.0
 MAX_BODY_BYTES = 7 * 1024 * 1024
+MAX_CONVERSION_BYTES = 256 * 1024 * 1024
 _DEFAULT_TIMEOUT_S = 10.0
 _MAX_TIMEOUT_S = 30.0
 _DIAL_S = 10.0
@@ -89,6 +90,8 @@ class WebhookOptions:
     self_signed: Sequence[str] = ()
     max_in_flight: int = 64
     max_body_bytes: int = MAX_BODY_BYTES
+    max_conversion_bytes: int = MAX_CONVERSION_BYTES
+    """Of a ConversionReview, which holds a whole list of objects where the API server lists a kind."""
     grace_s: float = 10.0
     poll_s: float = POLL_S
 
@@ -102,6 +105,7 @@ class _Hook:
     """One path. `respond` answers a body; it raises BadReview for what is not a review."""
 
     respond: Callable[[bytes, float], Awaitable[tuple[Object, bool]]]
+    max_bytes: int
     limiter: anyio.Semaphore
     metrics: _HookMetrics
 
@@ -175,24 +179,26 @@ class WebhookServer:
         if CONVERT_PATH not in self._hooks:
 
             async def convert(body: bytes, timeout_s: float) -> tuple[Object, bool]:
-                return self._converters.answer(body)
+                return await self._converters.answer(body)
 
-            self._register(CONVERT_PATH, convert)
+            self._register(CONVERT_PATH, convert, self.options.max_conversion_bytes)
         return CONVERT_PATH
 
     def _admit(self, path: str, respond: Callable[[AdmissionRequest], Awaitable[Object]]) -> None:
         async def review(body: bytes, timeout_s: float) -> tuple[Object, bool]:
             return await admission.answer(admission.parse_review(body), respond, timeout_s)
 
-        self._register(path, review)
+        self._register(path, review, self.options.max_body_bytes)
 
-    def _register(self, path: str, respond: Callable[[bytes, float], Awaitable[tuple[Object, bool]]]) -> None:
+    def _register(
+        self, path: str, respond: Callable[[bytes, float], Awaitable[tuple[Object, bool]]], max_bytes: int
+    ) -> None:
         if not path.startswith("/"):
             raise BuildError(f"webhook path {path!r} must begin with /")
         if path in self._hooks:
             raise BuildError(f"there is a webhook at {path} already; give another path")
         self._hooks[path] = _Hook(
-            respond, anyio.Semaphore(self.options.max_in_flight), _HookMetrics(self._registry, path)
+            respond, max_bytes, anyio.Semaphore(self.options.max_in_flight), _HookMetrics(self._registry, path)
         )
 
     # serving
@@ -314,7 +320,7 @@ class WebhookServer:
             media_type = request.headers.get("content-type", "").partition(";")[0].strip()
             if media_type != "application/json":
                 raise BadReview(f"content type {media_type!r}; expected application/json")
-            body = await _read(request, self.options.max_body_bytes)
+            body = await _read(request, hook.max_bytes)
             with anyio.CancelScope(deadline=deadline) as waiting:
                 await hook.limiter.acquire()
             if waiting.cancelled_caught:

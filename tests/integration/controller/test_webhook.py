@@ -246,6 +246,23 @@ async def test_conversion_over_tls(tmp_path, registry):
         assert registry.value("controller_runtime_conversion_webhook_panics_total") == 1
 
 
+@pytest.mark.guarantee("WH3", "WH8")
+async def test_a_list_larger_than_any_object_is_converted_in_one_review(tmp_path):
+    make_pair(tmp_path)
+    server = WebhookServer(local_options(tmp_path, max_conversion_bytes=10_000_000))
+
+    def same(obj):
+        pass
+
+    path = server.converting(WIDGET, {"v1beta1": Spoke(same, same)})
+    async with serving(server):
+        old = {**OBJECT, "apiVersion": "apps.example.com/v1beta1", "spec": {"blob": "x" * 1_000_000}}
+        answer = await call(server, path, conversion_review("apps.example.com/v1", *([old] * 9)))
+        assert len(answer.json()["response"]["convertedObjects"]) == 9
+        answer = await call(server, path, conversion_review("apps.example.com/v1", *([old] * 11)))
+        assert answer.status_code == 413
+
+
 # in a manager
 
 

@@ -209,3 +209,23 @@ OBJECTS = st.dictionaries(st.sampled_from(["spec", "a/b", "~", "x"]), JSON)
 def test_a_patch_always_leads_from_the_one_to_the_other(old, new):
     result = json_patch(old, patch_between(old, new))
     assert orjson.dumps(result, option=orjson.OPT_SORT_KEYS) == orjson.dumps(new, option=orjson.OPT_SORT_KEYS)
+
+
+@pytest.mark.parametrize("found", [False, True, "be careful", {"spec": {}}, [1]])
+@pytest.mark.guarantee("WH5")
+async def test_an_answer_that_is_no_list_of_warnings_is_a_broken_handler_and_allows_nothing(found):
+    async def wrong(obj, request):
+        return found
+
+    for respond in (mutate, validate):
+        response, broke, _ = await ask(body(), lambda r, respond=respond: respond(r, [wrong]))
+        assert broke
+        assert not response["allowed"]
+        assert "return None or a list of warnings, and raise Denied to refuse" in response["status"]["message"]
+
+
+@pytest.mark.guarantee("WH5")
+async def test_a_handler_that_is_not_async_is_told_so():
+    response, broke, _ = await ask(body(), lambda r: validate(r, [lambda obj, request: None]))
+    assert broke
+    assert "must be an async function" in response["status"]["message"]

@@ -1,5 +1,8 @@
 """Conversion through a hub."""
 
+import time
+
+import anyio
 import orjson
 import pytest
 
@@ -7,6 +10,8 @@ from agentops.controller.admission import BadReview
 from agentops.controller.conversion import ConversionError, Converter, Converters, Spoke
 from agentops.controller.errors import BuildError
 from agentops.values.kinds import Kind
+
+pytestmark = pytest.mark.anyio
 
 WIDGET = Kind("example.com", "v1", "Widget", "widgets")
 
@@ -71,8 +76,8 @@ def test_the_hub_itself_needs_one_step():
 
 
 @pytest.mark.guarantee("WH8")
-def test_a_batch_keeps_its_order_and_echoes_the_uid(converters):
-    answer, broke = converters.answer(
+async def test_a_batch_keeps_its_order_and_echoes_the_uid(converters):
+    answer, broke = await converters.answer(
         review("example.com/v1", widget("v1beta1", "b", size="2"), widget("v1beta1", "a", size="1"))
     )
     response = answer["response"]
@@ -82,8 +87,8 @@ def test_a_batch_keeps_its_order_and_echoes_the_uid(converters):
 
 
 @pytest.mark.guarantee("WH8")
-def test_one_bad_object_fails_the_batch_and_is_named(converters):
-    answer, broke = converters.answer(
+async def test_one_bad_object_fails_the_batch_and_is_named(converters):
+    answer, broke = await converters.answer(
         review("example.com/v1", widget("v1beta1", "a", size="1"), widget("v1beta1", "b", size="huge"))
     )
     response = answer["response"]
@@ -93,11 +98,34 @@ def test_one_bad_object_fails_the_batch_and_is_named(converters):
     assert not broke
 
 
-def test_a_broken_function_fails_the_batch_and_is_counted(converters):
-    answer, broke = converters.answer(review("example.com/v1", widget("v1beta1", "a")))
+async def test_a_broken_function_fails_the_batch_and_is_counted(converters):
+    answer, broke = await converters.answer(review("example.com/v1", widget("v1beta1", "a")))
     assert answer["response"]["result"]["status"] == "Failed"
     assert "KeyError" in answer["response"]["result"]["message"]
     assert broke
+
+
+@pytest.mark.guarantee("WH8", "WH9")
+async def test_others_get_to_run_while_a_long_list_is_converted():
+    running = True
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while running:
+            turns += 1
+            await anyio.sleep(0)
+
+    def slow(obj):
+        time.sleep(0.001)
+
+    converters = Converters()
+    converters.add(Converter(WIDGET, {"v2": Spoke(slow, slow)}))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        await converters.answer(review("example.com/v1", *(widget("v2", f"w{number}") for number in range(60))))
+        running = False
+    assert turns > 5
 
 
 @pytest.mark.guarantee("WH8")
@@ -120,10 +148,10 @@ def test_an_unknown_version_is_named(version):
         CONVERTER.convert(widget("v1"), version)
 
 
-def test_what_is_no_review_is_a_bad_request(converters):
+async def test_what_is_no_review_is_a_bad_request(converters):
     for data in (b"{}", review("example.com/v1", apiVersion="apiextensions.k8s.io/v1beta1"), review("")):
         with pytest.raises(BadReview):
-            converters.answer(data)
+            await converters.answer(data)
 
 
 def test_a_kind_has_one_converter_and_its_hub_is_no_spoke(converters):
