@@ -13,9 +13,13 @@ ControllerError
 ├── ChangedMeanwhile       the object was created by somebody else meanwhile; try again
 ├── AlreadyOwned           the object has another controller reference
 └── ForeignObject          the object exists and belongs to somebody else
+
+CacheSyncTimeout, LeaderElectionLost and GraceExceeded are RunErrors too: a program that ends of them says so in a line.
 """
 
 from __future__ import annotations
+
+from agentops.net.errors import RunError
 
 
 class ControllerError(Exception):
@@ -52,15 +56,15 @@ class ResourceNotCached(ControllerError):
     """The kind is not watched, so the cache cannot answer."""
 
 
-class CacheSyncTimeout(ControllerError):
+class CacheSyncTimeout(ControllerError, RunError):
     """The first list did not succeed in time; the message holds the last error."""
 
 
-class LeaderElectionLost(ControllerError):
+class LeaderElectionLost(ControllerError, RunError):
     """Another process may be leading now."""
 
 
-class GraceExceeded(ControllerError):
+class GraceExceeded(ControllerError, RunError):
     """Names what was still running when the grace period ended."""
 
 

@@ -330,10 +330,13 @@ class LeaderElector:
         timeout_s = max(1.0, self.options.renew_deadline_s / 2)
         headers = {"content-type": "application/json"} if body is not None else {}
         encoded = None if body is None else encode(body)
-        with anyio.fail_after(timeout_s):  # also for transports that know no timeout
-            answer = await self._client.raw(
-                method, path, headers=headers, body=encoded, timeout_s=timeout_s, retry=False
-            )
+        try:
+            with anyio.fail_after(timeout_s):  # also for transports that know no timeout
+                answer = await self._client.raw(
+                    method, path, headers=headers, body=encoded, timeout_s=timeout_s, retry=False
+                )
+        except TimeoutError as error:
+            raise TimeoutError(f"{method} {path}: no answer within {timeout_s:g} s") from error
         decoded = orjson.loads(answer.body)
         if not isinstance(decoded, dict) or decoded.get("kind", "Lease") != "Lease":
             raise error_from_response(500, b"the answer is not a Lease")

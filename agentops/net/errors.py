@@ -2,6 +2,7 @@
 
 UsageError           a flag, an environment variable or a config file is wrong: one line, exit code 2
 └── ListenError      the address cannot be listened on
+RunError             what the role depends on has failed it: one log line, exit code 1
 """
 
 from __future__ import annotations
@@ -13,3 +14,7 @@ class UsageError(Exception):
 
 class ListenError(UsageError):
     """The address cannot be listened on: taken, not local, or not permitted."""
+
+
+class RunError(Exception):
+    """The role cannot go on, and not for a defect of its own; the message says what failed. A traceback would not."""

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from agentops.net import malloc
-from agentops.net.errors import UsageError
+from agentops.net.errors import RunError, UsageError
 from agentops.telemetry.logging import get_logger
 from agentops.telemetry.metrics import Registry, render
 
@@ -116,7 +116,8 @@ def health_routes(registry: Registry, ready: Readiness = dict) -> list[Route]:
 def run_until_signal(main: Callable[[], Awaitable[None]]) -> None:
     """Run a role: SIGTERM or SIGINT cancels `main`, which drains, and the process exits 0.
 
-    A second signal exits at once with 1. A `UsageError` is one line on stderr and exit code 2.
+    A second signal exits at once with 1. A `UsageError` is one line on stderr and exit code 2, a `RunError` one log
+    line and exit code 1; anything else is raised.
     """
 
     async def guarded() -> None:
@@ -140,13 +141,17 @@ def run_until_signal(main: Callable[[], Awaitable[None]]) -> None:
     malloc.return_large_blocks()
     try:
         anyio.run(guarded)
-    except BaseExceptionGroup as group:
-        usage = find_usage_error(group)
-        if usage is None:
-            raise
-        exit_with(usage)
-    except UsageError as error:
-        exit_with(error)
+    except Exception as error:
+        usage = find_usage_error(error)
+        if usage is not None:
+            exit_with(usage)
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
+            cause = cause.exceptions[0]
+        if isinstance(cause, RunError):
+            log.error("role.ended", error=f"{type(cause).__name__}: {cause}")
+            sys.exit(1)
+        raise cause from None
 
 
 def find_usage_error(error: BaseException) -> UsageError | None:

@@ -90,7 +90,7 @@ def configure(format: str = "json", level: str = "info", stream: TextIO | None =
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    fields = dict(getattr(record, "agentops_fields", {}))
+    fields = dict(getattr(record, "agentops_fields", None) or _bound.get())  # of other loggers: what is bound here
     context = trace.get_current_span().get_span_context()
     if context.is_valid and "trace_id" not in fields:
         fields["trace_id"] = format(context.trace_id, "032x")

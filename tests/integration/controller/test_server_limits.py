@@ -157,3 +157,54 @@ def test_a_signal_is_heeded_from_the_first_line_of_a_role_on():
         """
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=50)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.guarantee("MG12")
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        ("LeaderElectionLost('taken')", 1, "role.ended"),
+        ("CacheSyncTimeout('pods are forbidden')", 1, "pods are forbidden"),
+        ("UsageError('give a name')", 2, "agentops: give a name"),
+    ],
+)
+def test_an_end_that_is_no_defect_is_told_in_lines_and_not_in_a_traceback(raised, code, said):
+    script = f"""
+        from agentops.controller import CacheSyncTimeout, LeaderElectionLost, Manager
+        from agentops.net.errors import UsageError
+        from agentops.net.serve import run_until_signal
+        from agentops.telemetry.logging import configure
+
+        class Nobody:
+            host = "nobody"
+
+        async def fail(*, task_status):
+            raise {raised}
+
+        async def main():
+            manager = Manager(Nobody())
+            manager.add(fail)
+            await manager.run()
+
+        configure("json", "info")
+        run_until_signal(main)
+        """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == code, ended.stderr
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_defect_is_raised_as_it_is_and_not_in_groups():
+    script = """
+        from agentops.net.serve import run_until_signal
+
+        async def main():
+            raise KeyError("x")
+
+        run_until_signal(main)
+        """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 1
+    assert ended.stderr.rstrip().endswith("KeyError: 'x'")
+    assert "Group" not in ended.stderr

@@ -39,6 +39,13 @@ def test_a_value_that_json_has_no_form_for_costs_no_log_line(stream: io.StringIO
     assert json.loads(stream.getvalue())["event"] == "file.read"
 
 
+def test_bound_fields_are_in_the_lines_of_other_loggers_too(stream: io.StringIO) -> None:
+    with bind(reconcileID="r1"):
+        logging.getLogger("some.library").warning("it %s", "failed")
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["logger"], line["reconcileID"]) == ("it failed", "some.library", "r1")
+
+
 def test_bound_fields_end_with_their_block(stream: io.StringIO) -> None:
     with bind(run="r1"):
         pass
