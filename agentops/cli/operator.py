@@ -45,11 +45,9 @@ def operator(
     pod_namespace: str,
 ) -> None:
     """Run the controller manager: reconcilers, leader election, metrics, probes."""
-    from agentops.controller import ControllerError
     from agentops.kube.aiohttp_transport import AiohttpTransport
     from agentops.kube.client import ApiClient
     from agentops.kube.config import load_config
-    from agentops.kube.errors import ConfigError
     from agentops.net.errors import UsageError
     from agentops.net.serve import exit_with, run_until_signal
     from agentops.operator.app import Operator, resolve_runtime_image
@@ -91,16 +89,8 @@ def operator(
     )
 
     async def main() -> None:
-        try:
-            config = await load_config(kubeconfig, context)
-        except ConfigError as error:
-            raise UsageError(str(error)) from error
-        async with AiohttpTransport(config) as transport:
+        async with AiohttpTransport(await load_config(kubeconfig, context)) as transport:
             image = await resolve_runtime_image(ApiClient(transport), options)
             await Operator(transport, options, runtime_image=image).run()
 
-    try:
-        run_until_signal(main)
-    except* ControllerError as errors:
-        # The manager has logged it: a lost Lease, caches that never synced. The restarted process starts clean.
-        raise SystemExit(1) from errors
+    run_until_signal(main)

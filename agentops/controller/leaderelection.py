@@ -129,6 +129,7 @@ class LeaderElector:
         self._leading = False
         self._renewed_at: float | None = None
         self._slow_paths = self._failures = 0
+        self._last_failure = ""
         registry = registry or Registry()
         self._gauge = registry.gauge("leader_election_master_status", "1 while leading.", ("name",)).labels(
             options.lease_name
@@ -220,9 +221,13 @@ class LeaderElector:
             won = await self._try_once(renewing)
         except (KubeError, ValueError, TypeError, TimeoutError) as error:
             self._failures += 1
-            level = log.warning if renewing or not isinstance(error, Conflict) else log.debug
-            level("leader.try_failed", lease=self._name, error=str(error) or type(error).__name__)
+            why = str(error) or type(error).__name__
+            lost_race = isinstance(error, Conflict) and not renewing
+            level = log.debug if lost_race or why == self._last_failure else log.warning  # candidates try for ever
+            level("leader.try_failed", lease=self._name, error=why)
+            self._last_failure = why
             return False
+        self._last_failure = ""
         if won:
             self._renewed_at = started  # before the request: others may count from when it arrived
             if self._fence is not None:

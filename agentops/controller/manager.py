@@ -50,6 +50,8 @@ from agentops.values.kinds import Kind
 
 log = get_logger("controller.manager")
 
+_CANCEL_S = 1.0
+
 Runnable = Callable[..., Awaitable[None]]
 """`async def run(*, task_status)`; may call `task_status.started()`, nobody waits for it."""
 
@@ -154,19 +156,24 @@ class _Group:
                 self._empty.set()
 
     async def stop(self, deadline: float) -> list[str]:
-        """Ask, wait until `deadline` of the loop's clock, cancel; the names that had to be cancelled late."""
+        """Ask, wait until `deadline` of the loop's clock, cancel; the names that had to be cancelled late.
+
+        What is cancelled at the first asking has a second to end before it counts as late.
+        """
         self._empty = anyio.Event()
+        now = anyio.current_time()
         for task in list(self._tasks):
-            if task.stop is None or deadline <= anyio.current_time():
+            if task.stop is None or deadline <= now:
                 task.scope.cancel()
             else:
                 task.stop()
         late: list[str] = []
         if self._tasks:
-            with anyio.CancelScope(deadline=deadline) as bound:
+            with anyio.CancelScope(deadline=max(deadline, now + _CANCEL_S)) as bound:
                 await self._empty.wait()
             if bound.cancelled_caught:
                 late = self.running
+                log.error("manager.not_stopped", group=self.name, runnables=late)  # who never ends is named here only
                 for task in self._tasks:
                     task.scope.cancel()
                 await self._empty.wait()

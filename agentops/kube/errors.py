@@ -1,7 +1,7 @@
 """What can go wrong when talking to an API server.
 
 KubeError
-├── ConfigError            kubeconfig or in-cluster configuration is unusable
+├── ConfigError            kubeconfig or in-cluster configuration is unusable (a UsageError too)
 ├── TransportError         no complete answer (refused, reset, timeout, silence)
 └── ApiError               the server answered with a Status
     ├── BadRequest         400
@@ -23,12 +23,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from agentops.net.errors import UsageError
+
 
 class KubeError(Exception):
     """Root of this layer's errors."""
 
 
-class ConfigError(KubeError):
+class ConfigError(KubeError, UsageError):
     """The cluster configuration cannot be used; the message names the file and the fix."""
 
 

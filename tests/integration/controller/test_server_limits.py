@@ -166,11 +166,13 @@ def test_a_signal_is_heeded_from_the_first_line_of_a_role_on():
         ("LeaderElectionLost('taken')", 1, "role.ended"),
         ("CacheSyncTimeout('pods are forbidden')", 1, "pods are forbidden"),
         ("UsageError('give a name')", 2, "agentops: give a name"),
+        ("ConfigError('no kubeconfig')", 2, "agentops: no kubeconfig"),
     ],
 )
 def test_an_end_that_is_no_defect_is_told_in_lines_and_not_in_a_traceback(raised, code, said):
     script = f"""
         from agentops.controller import CacheSyncTimeout, LeaderElectionLost, Manager
+        from agentops.kube.errors import ConfigError
         from agentops.net.errors import UsageError
         from agentops.net.serve import run_until_signal
         from agentops.telemetry.logging import configure

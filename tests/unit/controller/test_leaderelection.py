@@ -6,6 +6,7 @@ from datetime import timedelta
 import anyio
 import pytest
 from support.lease import Lease
+from support.scripted_transport import status
 
 from agentops.controller import BuildError, LeaderElectionLost, LeaderElectionOptions, LeaderElector
 from agentops.kube.client import ApiClient
@@ -279,3 +280,13 @@ async def test_stuck_event_loop_is_ended_when_the_lease_has_run_out(lease, anyio
     await elector.acquire()
     assert ended.wait(5), "this blocks the loop, as a reconcile with time.sleep would"
     await elector.release()
+
+
+@pytest.mark.guarantee("LE13")
+async def test_candidate_that_may_not_read_the_lease_says_so_once(transport, clock, rng, caplog):
+    transport.on("GET", LEASE, status(403, "Forbidden"))
+    elector = LeaderElector(ApiClient(transport), LeaderElectionOptions("op", "ns", fence=False), clock=clock, rng=rng)
+    with anyio.move_on_after(100):
+        await elector.acquire()
+    assert elector.statistics().failures > 20
+    assert caplog.text.count("leader.try_failed") == 1

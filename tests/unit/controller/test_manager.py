@@ -82,6 +82,23 @@ async def test_owned_and_mapped_objects_wake_the_object_that_is_reconciled(manag
     assert seen == {"n0", "n1", "for-s"}
 
 
+@pytest.mark.guarantee("BD5")
+@pytest.mark.parametrize(("asked", "woken"), [({}, {"n1"}), ({"only_controller": False}, {"n1", "n2"})])
+async def test_owner_that_does_not_control_is_woken_only_when_asked_for(manager, transport, asked, woken):
+    owner = {"apiVersion": "v1", "kind": "Node", "uid": "u"}
+    owners = [{**owner, "name": "n1", "controller": True}, {**owner, "name": "n2"}]
+    transport.on("GET", NODES, listing(10, kind="NodeList"))
+    transport.on("GET", PODS, listing(10, pod("a", 5, ownerReferences=owners)))
+    seen = set()
+
+    async def reconcile(request):
+        seen.add(request.name)
+
+    Builder(manager).for_(NODE).owns(POD, **asked).build(reconcile)
+    await run_for(manager, 1)
+    assert seen == woken
+
+
 @pytest.mark.guarantee("CT2", "CT12")
 async def test_failed_reconcile_is_tried_again_after_growing_waits_and_forgotten_on_success(manager, transport):
     transport.on("GET", PODS, listing(10, pod("a", 5)))
@@ -141,6 +158,28 @@ async def test_what_does_not_stop_in_time_is_named(manager, transport):
     with pytest.raises(GraceExceeded, match="controller slow"):
         with anyio.move_on_after(5):
             await manager.run()
+
+
+@pytest.mark.guarantee("MG6")
+async def test_what_does_not_end_although_it_is_cancelled_is_named_meanwhile(transport, clock, rng, caplog):
+    manager = Manager(transport, ManagerOptions(clock=clock, rng=rng, grace_s=5))
+    named = []
+
+    async def stubborn(*, task_status):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1000)
+                named.extend(
+                    r.agentops_fields["runnables"] for r in caplog.records if r.message == "manager.not_stopped"
+                )
+
+    manager.add(stubborn, name="stubborn")
+    with pytest.raises(GraceExceeded, match=r"not stopped within 5 s: stubborn$"):  # and not the caches after it
+        with anyio.move_on_after(1):
+            await manager.run()
+    assert named == [["stubborn"]]
 
 
 @pytest.mark.guarantee("MG6")
