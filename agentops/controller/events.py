@@ -269,6 +269,9 @@ class EventBroadcaster:
                     self._written += 1
                     if series.count == 1 or series.count <= series.written_count or series.written_count > 1:
                         return  # a series that has grown meanwhile is written once more, later ones by the clock
+        except anyio.get_cancelled_exc_class():
+            self._put(series)  # for `flush`: whether it was written nobody knows
+            raise
         finally:
             self._writing.discard(id(series))
 
@@ -285,8 +288,9 @@ class EventBroadcaster:
             body = {**series.body, "series": summary} if count > 1 else series.body
             try:
                 await self._client.create(EVENTS_V1, body)
-            except AlreadyExists:
-                await self._client.patch(EVENTS_V1, name, {"series": summary}, namespace)
+            except AlreadyExists:  # an earlier try was stored, and its answer lost
+                if count > 1:
+                    await self._client.patch(EVENTS_V1, name, {"series": summary}, namespace)
             series.created = True
         series.written_count, series.written_at = count, self._clock.boottime()
 

@@ -64,7 +64,7 @@ async def get(app, token=None, path="/metrics", method="GET", scheme="Bearer"):
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", "anon-token"])
-@pytest.mark.guarantee("HM5")
+@pytest.mark.guarantee("HM4", "HM5")
 async def test_who_is_not_known_gets_401(filtered, token):
     assert await get(filtered, token) == 401
 

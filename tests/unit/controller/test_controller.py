@@ -6,6 +6,7 @@ import pytest
 
 from agentops.controller import Controller, ControllerOptions, Request, Result, RetryAfter, StaleCache, TerminalError
 from agentops.controller.controller import is_terminal, reconcile_id
+from agentops.telemetry.logging import get_logger
 from agentops.telemetry.metrics import Registry
 
 pytestmark = pytest.mark.anyio
@@ -275,6 +276,19 @@ async def test_stop_lets_running_reconciles_finish_and_hands_out_no_more(clock, 
 
     await run(reconcile, clock, registry, [A, B], seconds=1)
     assert done == [A]
+
+
+@pytest.mark.guarantee("CT16")
+async def test_what_a_reconcile_logs_says_whose_it_is(clock, registry, caplog):
+    async def reconcile(request):
+        get_logger("test").warning("look.here", name="mine")
+        ids.append(reconcile_id())
+
+    ids = []
+    await run(reconcile, clock, registry, [A])
+    (record,) = (record for record in caplog.records if record.message == "look.here")
+    fields = {"controller": "test", "namespace": "ns", "name": "mine", "reconcileID": ids[0]}
+    assert record.agentops_fields == fields
 
 
 @pytest.mark.guarantee("CT16", "PY17")

@@ -1,3 +1,5 @@
+import json
+
 import anyio
 import pytest
 from support.scripted_transport import ok, pod, status
@@ -119,6 +121,7 @@ async def test_recording_never_raises_and_never_blocks(broadcaster, recorder, ca
     statistics = broadcaster.statistics()
     assert statistics.queued == 1000
     assert statistics.dropped == 500
+    assert statistics.series == 1000, "what is dropped is not remembered either"
 
 
 @pytest.mark.guarantee("EV5")
@@ -134,7 +137,7 @@ async def test_unreachable_server_is_tried_again(transport, clock, rng):
     assert broadcaster.statistics().written == 1
 
 
-@pytest.mark.guarantee("EV5", "EV8")
+@pytest.mark.guarantee("EV5")
 async def test_refused_event_is_dropped(transport, clock, rng):
     transport.on("POST", EVENTS, status(403, "Forbidden"))
     broadcaster = EventBroadcaster(ApiClient(transport, clock=clock), clock=clock, rng=rng)
@@ -153,6 +156,64 @@ async def test_flush_writes_what_is_queued_and_is_bounded(broadcaster, recorder,
     recorder.event(pod("a", 5), "Normal", "R", "n")
     await broadcaster.flush()
     assert len(transport.sent("POST")) == 1
+
+
+class Stalled:
+    """A line on which the first `lost` requests are never answered, though stored with `stores`."""
+
+    host = "stalled"
+
+    def __init__(self, lost, *, stores=False):
+        self.lost, self.stores, self.stored, self.patches = lost, stores, [], 0
+
+    async def request(self, method, path, *, query=(), headers=None, body=None, timeout_s=None):
+        event = json.loads(body)
+        self.lost -= 1
+        if method == "PATCH":
+            self.patches += 1
+            return ok(event)
+        known = event["metadata"]["name"] in [each["metadata"]["name"] for each in self.stored]
+        if not known and (self.lost < 0 or self.stores):
+            self.stored.append(event)
+        if self.lost >= 0:
+            await anyio.sleep_forever()
+        return status(409, "AlreadyExists") if known else ok(event)
+
+
+@pytest.mark.guarantee("EV6")
+@pytest.mark.parametrize("stores", [False, True])
+async def test_event_that_is_on_its_way_when_the_manager_stops_is_written_all_the_same(clock, rng, stores):
+    line = Stalled(1, stores=stores)
+    broadcaster = EventBroadcaster(ApiClient(line, clock=clock), clock=clock, rng=rng)
+
+    async def body():
+        broadcaster.recorder("c").event(pod("a", 5), "Normal", "R", "n")
+        await anyio.sleep(1)
+
+    await running(broadcaster, body)
+    assert [event["note"] for event in line.stored] == ["n"]
+    assert line.patches == 0, "one that was said once is no series"
+    assert broadcaster.statistics().written == 1
+
+
+@pytest.mark.guarantee("EV6")
+async def test_flush_does_not_wait_for_a_server_that_does_not_answer(clock, rng):
+    broadcaster = EventBroadcaster(ApiClient(Stalled(10), clock=clock), clock=clock, rng=rng)
+    broadcaster.recorder("c").event(pod("a", 5), "Normal", "R", "n")
+    began = anyio.current_time()
+    await broadcaster.flush(5)
+    assert anyio.current_time() - began == pytest.approx(5)
+
+
+@pytest.mark.guarantee("EV8")
+@pytest.mark.parametrize(("cause", "said"), [("NamespaceTerminating", 0), ("SomethingElse", 1)])
+async def test_namespace_that_ends_drops_its_events_without_a_word(transport, clock, rng, caplog, cause, said):
+    transport.on("POST", EVENTS, status(403, "Forbidden", causes=[{"reason": cause}]))
+    broadcaster = EventBroadcaster(ApiClient(transport, clock=clock), clock=clock, rng=rng)
+    broadcaster.recorder("c").event(pod("a", 5), "Normal", "R", "n")
+    await broadcaster.flush()
+    assert broadcaster.statistics().failed == 1
+    assert caplog.text.count("event.refused") == said
 
 
 @pytest.mark.guarantee("EV2")

@@ -6,7 +6,7 @@ from datetime import timedelta
 import anyio
 import pytest
 from support.lease import Lease
-from support.scripted_transport import status
+from support.scripted_transport import ok, status
 
 from agentops.controller import BuildError, LeaderElectionLost, LeaderElectionOptions, LeaderElector
 from agentops.kube.client import ApiClient
@@ -290,3 +290,46 @@ async def test_candidate_that_may_not_read_the_lease_says_so_once(transport, clo
         await elector.acquire()
     assert elector.statistics().failures > 20
     assert caplog.text.count("leader.try_failed") == 1
+
+
+@pytest.mark.guarantee("LE8")
+async def test_candidates_ask_at_their_own_irregular_times(transport, clock, rng):
+    asked = []
+
+    def held(request):
+        asked.append(anyio.current_time())
+        spec = {"holderIdentity": "z", "leaseDurationSeconds": 15, "renewTime": str(len(asked))}
+        return ok({"kind": "Lease", "metadata": {"name": "op", "resourceVersion": str(len(asked))}, "spec": spec})
+
+    transport.on("GET", LEASE, held)
+    elector = LeaderElector(ApiClient(transport), LeaderElectionOptions("op", "ns", fence=False), clock=clock, rng=rng)
+    with anyio.move_on_after(100):
+        await elector.acquire()
+    waits = [after - before for before, after in itertools.pairwise(asked)]
+    assert 2 <= min(waits) < 2.5
+    assert 3.9 < max(waits) <= 4.4
+
+
+@pytest.mark.guarantee("LE10")
+async def test_request_that_is_not_answered_is_given_up_before_the_deadline(clock, rng, caplog):
+    class Silent:
+        host = "silent"
+
+        async def request(self, *args, **kwargs):
+            await anyio.sleep_forever()
+
+    elector = LeaderElector(ApiClient(Silent()), LeaderElectionOptions("op", "ns", fence=False), clock=clock, rng=rng)
+    with anyio.move_on_after(30):
+        await elector.acquire()
+    assert elector.statistics().failures >= 3  # each 5 s, and up to 4.4 s between them
+    assert "no answer within 5 s" in caplog.records[0].agentops_fields["error"]
+
+
+@pytest.mark.guarantee("LE12")
+async def test_lease_that_somebody_edited_since_the_last_renewal_is_given_back_all_the_same(candidate, lease):
+    elector = candidate("a")
+    await elector.acquire()
+    lease.store({**lease.obj, "metadata": {**lease.obj["metadata"], "annotations": {"note": "who is this?"}}})
+    await elector.release()
+    assert lease.obj["spec"]["holderIdentity"] == ""
+    assert lease.obj["metadata"]["annotations"] == {"note": "who is this?"}

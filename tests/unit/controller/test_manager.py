@@ -222,6 +222,24 @@ async def test_first_failure_of_a_runnable_stops_the_manager_and_is_raised(manag
     assert stopped == ["other"]
 
 
+@pytest.mark.guarantee("MG4")
+async def test_what_fails_while_stopping_is_told_with_the_first_failure(manager):
+    async def first(*, task_status):
+        raise RuntimeError("the disk is full")
+
+    async def second(*, task_status):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("and the light is off")
+
+    manager.add(second)
+    manager.add(first)
+    with pytest.raises(RuntimeError, match="the disk is full") as raised:
+        await manager.run()
+    assert raised.value.__notes__ == ["while stopping: ValueError: and the light is off"]
+
+
 @pytest.mark.guarantee("MG3")
 async def test_runnable_added_later_starts_at_once(manager):
     ran = anyio.Event()
@@ -292,6 +310,26 @@ async def test_stops_in_reverse_order(transport, clock, rng):
     assert order == ["other", "leader"]
 
 
+@pytest.mark.guarantee("MG5")
+@pytest.mark.parametrize("leader_only", [True, False])
+async def test_work_that_ends_can_still_read_the_cache(manager, transport, leader_only):
+    transport.on("GET", PODS, listing(10, pod("a", 5)))
+    manager.cache.informer(POD)
+    read = []
+
+    async def work(*, task_status):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.1)
+                read.append(await manager.client.get(POD, "a", "default"))
+
+    manager.add(work, leader_only=leader_only)
+    await run_for(manager, 1)
+    assert len(read) == 1
+
+
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
 
 
@@ -338,11 +376,17 @@ async def test_lost_lease_ends_the_manager_without_grace(transport, clock, rng):
         finally:
             ended.append(anyio.current_time())
 
+    async def reconcile(request):
+        await work(task_status=None)
+
+    transport.on("GET", PODS, listing(10, pod("a", 5)))
+    Builder(manager).for_(POD).build(reconcile)  # which could finish within the grace period, if there was one
     manager.add(work)
     start = anyio.current_time()
     with pytest.raises(LeaderElectionLost, match="ns/op could not be renewed within 10 s"):
         await manager.run()
-    assert 10 <= ended[0] - start <= 12.1
+    assert len(ended) == 2
+    assert all(10 <= at - start <= 12.1 for at in ended)
 
 
 @pytest.mark.guarantee("BD1", "BD2")

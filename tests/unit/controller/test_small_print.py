@@ -25,6 +25,7 @@ from agentops.controller import (
 )
 from agentops.controller.delaying_queue import DelayingQueue
 from agentops.controller.informer import Informer
+from agentops.controller.mutate import create_or_patch, create_or_update
 from agentops.controller.priority_queue import PriorityQueue
 from agentops.controller.rate_limiting_queue import RateLimitingQueue
 from agentops.controller.store import Store
@@ -318,6 +319,20 @@ async def test_what_is_passed_to_a_write_is_never_changed(transport, clock):
     answer = await Client(live, Cache(live, clock=clock)).update(POD, obj)
     assert answer["metadata"]["resourceVersion"] == "6"
     assert repr(obj) == before
+
+
+@pytest.mark.guarantee("CL16", "FU8")
+@pytest.mark.parametrize("make", [create_or_update, create_or_patch])
+async def test_what_is_passed_to_be_mutated_is_never_changed(transport, clock, make):
+    path = "/api/v1/namespaces/default/pods"
+    transport.on("POST", path, lambda request: ok(request.body))
+    live = ApiClient(transport, clock=clock)
+    client = Client(live, Cache(live, clock=clock), uncached=[POD])
+    wanted = pod("a", 5)
+    before = repr(wanted)
+    made = await make(client, POD, wanted, lambda obj: obj["metadata"].setdefault("labels", {}).update(a="b"))
+    assert made.object["metadata"]["labels"] == {"a": "b"}
+    assert repr(wanted) == before
 
 
 @pytest.mark.guarantee("BD3")
