@@ -394,7 +394,7 @@ class Cache:
         if not part.has_synced:
             await part.wait_for_sync()
         if own_writes and part.fence.blocked(key):
-            await self._catch_up(part, partial(part.fence.blocked, key), f"{kind.resource} {'/'.join(key)}")
+            await self._catch_up(part, key.__eq__, f"{kind.resource} {'/'.join(key)}")
         self._refuse_gone(part)
         entry = part.store.get(key)
         if entry is None:
@@ -427,8 +427,8 @@ class Cache:
             if not part.has_synced:
                 await part.wait_for_sync()
             if own_writes and part.fence.blocked_in(namespace):
-                blocked = partial(part.fence.blocked_in, namespace)
-                await self._catch_up(part, blocked, f"{kind.resource} (list)")
+                within = partial(_within, namespace)
+                await self._catch_up(part, within, f"{kind.resource} (list)")
             self._refuse_gone(part)
         first, rest = (terms[0], terms[1:]) if terms else (index, ())
         found: list[dict[str, Any]] = []
@@ -454,9 +454,10 @@ class Cache:
         if self._options.raise_when_kind_is_gone and part.kind_is_gone:
             raise NoKindMatch(f"the server does not serve {part.target.kind.resource} any more: {part.last_error}")
 
-    async def _catch_up(self, part: Informer, blocked: Callable[[], bool], what: str) -> None:
+    async def _catch_up(self, part: Informer, concerned: Callable[[Key], bool], what: str) -> None:
+        unseen = part.fence.unseen_now(concerned)
         with anyio.move_on_after(self._options.read_timeout_s):
-            while blocked() and not part.closed:
+            while unseen() and not part.closed:
                 await part.fence.progress()
             if part.closed:
                 raise ResourceNotCached(f"{what} is no longer cached: its informer was removed")
@@ -520,6 +521,10 @@ class Cache:
         if others and target.kind not in self._warned:
             self._warned.add(target.kind)
             log.warning("cache.kind_held_twice", resource=target.kind.resource, why="full and metadata-only informers")
+
+
+def _within(namespace: str, key: Key) -> bool:
+    return not namespace or key[0] == namespace
 
 
 def _terms(kind: Kind, fields: str) -> tuple[tuple[str, str], ...]:

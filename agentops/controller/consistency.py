@@ -104,6 +104,25 @@ class WriteFence:
         """The same for a list of a namespace, or of all."""
         return any(not namespace or key[0] == namespace for key in self._pending)
 
+    def unseen_now(self, concerned: Callable[[Key], bool]) -> Callable[[], bool]:
+        """A function that says whether any write to the keys `concerned` that has begun by now is still unseen.
+
+        Later writes do not count: else who lists a kind that others keep writing to would never be answered.
+        """
+        begun = {
+            key: (pending, pending.version if not pending.in_flight and pending.deleted is None else None)
+            for key, pending in self._pending.items()
+            if concerned(key)
+        }
+
+        def unseen() -> bool:
+            for key, (pending, version) in list(begun.items()):
+                if self._pending.get(key) is not pending or (version is not None and version <= self._seen):
+                    del begun[key]
+            return bool(begun)
+
+        return unseen
+
     async def progress(self) -> None:
         """Wait until something was reached."""
         if self._progress is None:

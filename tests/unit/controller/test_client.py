@@ -1,3 +1,5 @@
+import itertools
+
 import anyio
 import pytest
 from support.scripted_transport import Feed, listing, ok, pod, status
@@ -216,6 +218,34 @@ async def test_read_after_own_delete_waits_until_the_object_is_gone(world, trans
             tasks.start_soon(later)
             assert await world.client.try_get(POD, "a", "default") is None
         assert len(world.fence) == 0
+
+    await world.run(body)
+
+
+@pytest.mark.guarantee("RY3", "RY10")
+async def test_list_waits_for_the_writes_before_it_and_not_for_those_that_go_on(world, transport):
+    other = "/api/v1/namespaces/default/pods/b"
+    transport.on("PUT", ONE, ok(pod("a", 20)))
+    versions = itertools.count(30, 10)
+
+    async def keep_writing():
+        while True:
+            version = next(versions)
+            transport.on("PUT", other, ok(pod("b", version)))
+            await world.client.update(POD, pod("b", 6))
+            await anyio.sleep(0.1)
+            world.feed.event("MODIFIED", pod("b", version - 10))  # the watch is always a write behind
+
+    async def body():
+        await world.client.update(POD, pod("a", 5))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_writing)
+            await anyio.sleep(0.05)
+            with anyio.fail_after(1):
+                found = await world.client.list(POD, "default")
+            tasks.cancel_scope.cancel()
+        assert len(found) == 2
+        assert world.stale == []
 
     await world.run(body)
 
