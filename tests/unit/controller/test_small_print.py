@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import time
 
 import anyio
 import pytest
@@ -14,6 +15,8 @@ from agentops.controller import (
     CacheOptions,
     ChannelSource,
     Client,
+    Controller,
+    ControllerError,
     EnqueueForObject,
     LeaderElectionOptions,
     LeaderElector,
@@ -31,9 +34,10 @@ from agentops.controller.rate_limiting_queue import RateLimitingQueue
 from agentops.controller.store import Store
 from agentops.controller.target import Target
 from agentops.kube.client import ApiClient
-from agentops.kube.errors import TransportError
+from agentops.kube.errors import TransportError, UnsupportedMediaType
 from agentops.kube.kinds import CONFIG_MAP, NODE, POD, SECRET
 from agentops.telemetry.metrics import Registry
+from agentops.values.clock import LoopClock, SystemClock
 
 pytestmark = pytest.mark.anyio
 
@@ -481,6 +485,92 @@ async def test_leader_that_has_not_renewed_for_lease_and_tolerance_is_not_health
     assert leader.healthy() is None
     await anyio.sleep(2)
     assert leader.healthy() == "the lease was last renewed 36 s ago"
+
+
+@pytest.mark.guarantee("LE16")
+async def test_leader_that_was_suspended_reads_the_lease_before_it_renews(transport):
+    class Suspended(LoopClock):
+        for_s = 0.0
+
+        def boottime(self):
+            return super().boottime() + self.for_s
+
+    clock = Suspended()
+    stored = []
+
+    def store(request):
+        stored.append({**request.body, "metadata": {**request.body["metadata"], "resourceVersion": str(len(stored))}})
+        return ok(stored[-1])
+
+    path = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+    transport.on("GET", f"{path}/op", status(404, "NotFound"), lambda request: ok(stored[-1]))
+    transport.on("POST", path, store)
+    transport.on("PUT", f"{path}/op", store)
+    options = LeaderElectionOptions("op", "ns", identity="me", fence=False)
+    leader = LeaderElector(ApiClient(transport, clock=clock), options, clock=clock)
+    await leader.acquire()
+    for suspended_s, asks in ((0, ["PUT"]), (60, ["GET", "PUT"])):
+        before = len(transport.requests)
+        clock.for_s += suspended_s
+        with anyio.move_on_after(2.5):
+            await leader.hold()
+        assert [request.method for request in transport.requests[before:]] == asks
+
+
+@pytest.mark.guarantee("LE16")
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="a clock of Linux")
+def test_durations_are_counted_on_the_clock_that_counts_suspend():
+    assert SystemClock().boottime() == pytest.approx(time.clock_gettime(time.CLOCK_BOOTTIME), abs=60)
+
+
+@pytest.mark.guarantee("CL9")
+async def test_scale_is_read_and_written_below_its_object(transport, clock):
+    path = "/api/v1/namespaces/default/pods/a/scale"
+    scale = {"kind": "Scale", "metadata": {"name": "a", "namespace": "default"}, "spec": {"replicas": 2}}
+    transport.on("GET", path, ok(scale))
+    transport.on("PUT", path, lambda request: ok(request.body))
+    live = ApiClient(transport, clock=clock)
+    client = Client(live, Cache(live, clock=clock))
+    read = await client.get(POD, "a", "default", subresource="scale")
+    written = await client.update(POD, {**read, "spec": {"replicas": 3}}, subresource="scale")
+    assert written["spec"]["replicas"] == 3
+
+
+@pytest.mark.guarantee("CL6")
+async def test_strategic_merge_that_a_kind_does_not_know_says_what_to_use(transport, clock):
+    transport.on("PATCH", "/api/v1/namespaces/default/pods/a", status(415, "UnsupportedMediaType"))
+    with pytest.raises(UnsupportedMediaType) as raised:
+        await ApiClient(transport, clock=clock).patch(POD, "a", {"spec": {}}, "default", type="strategic")
+    assert "use type='merge' or 'apply'" in raised.value.__notes__[0]
+
+
+@pytest.mark.guarantee("CL10")
+async def test_collection_is_deleted_by_label_and_with_its_children(transport, clock):
+    transport.on("DELETE", "/api/v1/namespaces/default/pods", ok({"kind": "Status", "status": "Success"}))
+    live = ApiClient(transport, clock=clock)
+    await Client(live, Cache(live, clock=clock)).delete_collection(POD, "default", labels={"app": "x"})
+    (request,) = transport.sent("DELETE")
+    assert request.query == {"labelSelector": "app=x", "propagationPolicy": "Background"}
+
+
+@pytest.mark.guarantee("CT8")
+async def test_controller_is_not_started_twice(clock):
+    async def reconcile(request):
+        pass
+
+    controller = Controller("twice", reconcile, clock=clock)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(controller.run)
+        with pytest.raises(ControllerError, match="was started before; build a new one"):
+            await controller.run()
+        controller.stop()
+
+
+@pytest.mark.guarantee("EV1")
+@pytest.mark.parametrize("component", ["", "c" * 64])
+def test_component_that_the_server_would_refuse_is_refused_at_once(transport, clock, component):
+    with pytest.raises(ValueError, match="must have 1 to 63 characters"):
+        Manager(transport, ManagerOptions(clock=clock)).recorder(component)
 
 
 @pytest.mark.guarantee("MX2")
