@@ -348,7 +348,8 @@ class Reflector:
             streaming.refuse(kind, error.message)
         elif isinstance(error, _NoMarker):
             streaming.refuse(kind, str(error))
-        log.info("watch.list_not_complete", resource=kind.resource, error=str(error or "the stream ended early"))
+        write = log.debug if self._complaint else log.info  # that the kind cannot be listed has been said
+        write("watch.list_not_complete", resource=kind.resource, error=str(error or "the stream ended early"))
         self._plain_next = True
         return _Next(Phase.LIST, self._reason)
 

@@ -254,3 +254,17 @@ async def test_long_ingest_lets_others_run_every_5_milliseconds(client, sink, rn
         tasks.cancel_scope.cancel()
     assert len(sink.seen) == 321
     assert turns >= 4
+
+
+@pytest.mark.guarantee("LI13", "WL4")
+async def test_kind_that_may_not_be_listed_is_complained_of_once_however_often_it_is_tried(
+    reflector, transport, caplog
+):
+    transport.on_watch(PODS, *[Feed(403, status(403, "Forbidden").body) for _ in range(10)])
+    transport.on("GET", PODS, status(403, "Forbidden"))
+    with caplog.at_level("INFO"):
+        for _ in range(10):
+            await reflector.step()
+    assert len(transport.sent("GET", watch=True)) > 3
+    assert caplog.text.count("watch.list_not_complete") == 1
+    assert caplog.text.count("reflector.failed") == 1
