@@ -180,7 +180,7 @@ class PriorityQueue(RateLimitingQueue[T]):
         now = self._clock.boottime()
         while self._by_time:
             at, _, order, place = self._by_time[0]
-            if place.ready or place.order != order or self._places.get(place.item) is not place:
+            if not self._waits(order, place):
                 heapq.heappop(self._by_time)
                 continue
             if at > now:
@@ -219,8 +219,12 @@ class PriorityQueue(RateLimitingQueue[T]):
             self._by_priority = [entry for entry in self._by_priority if self._alive(entry[1], entry[2])]
             heapq.heapify(self._by_priority)
             self._by_age = deque(entry for entry in self._by_age if self._alive(*entry))
-        if len(self._places) == self._ready:
+        waiting = len(self._places) - self._ready
+        if not waiting:
             self._by_time.clear()
+        elif len(self._by_time) > 2 * waiting + 64:
+            self._by_time = [entry for entry in self._by_time if self._waits(entry[2], entry[3])]
+            heapq.heapify(self._by_time)
 
     def _pop_highest(self) -> _Place[T]:
         while True:
@@ -237,6 +241,9 @@ class PriorityQueue(RateLimitingQueue[T]):
 
     def _alive(self, order: int, place: _Place[T]) -> bool:
         return place.order == order and place.ready and self._places.get(place.item) is place
+
+    def _waits(self, order: int, place: _Place[T]) -> bool:
+        return place.order == order and not place.ready and self._places.get(place.item) is place
 
     def _count(self, priority: int, change: int) -> None:
         depth = self._depths[priority] = self._depths.get(priority, 0) + change

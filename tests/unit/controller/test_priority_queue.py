@@ -159,6 +159,22 @@ async def test_drained_queue_keeps_no_references(clock):
     assert [ref() for ref in seen if ref() is not None] == []
 
 
+async def test_delays_that_changes_overtook_do_not_pile_up(clock):
+    """A key that is looked at again every hour and changes all the time, beside one that only waits."""
+    queue = PriorityQueue(clock=clock)
+    queue.add_after("quiet", 7200)
+    for number in range(5000):
+        queue.add_after("busy", 3600 - number / 10)
+        queue.add("busy")
+        queue.done(await queue.get())
+    assert len(queue._by_time) < 300
+    assert queue.statistics().waiting == 1
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(queue.run)
+        assert await queue.get() == "quiet"
+        tasks.cancel_scope.cancel()
+
+
 async def test_dead_entries_do_not_pile_up(clock):
     queue = PriorityQueue(clock=clock)
     queue.add("stuck", -1000)
