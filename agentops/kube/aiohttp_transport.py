@@ -29,6 +29,8 @@ from agentops.net.resolve import aiohttp_resolver
 _CONNECT_S = 10.0
 _TOKEN_MAX_AGE_S = 60.0
 _LEASES = "/apis/coordination.k8s.io/"
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+"""ValueError is a header that cannot be sent: a token file of something else than a token."""
 
 
 class AiohttpTransport:
@@ -67,7 +69,7 @@ class AiohttpTransport:
             )
             self._sessions[pool] = aiohttp.ClientSession(
                 connector=connector,
-                headers={"Accept-Encoding": "identity"},
+                headers=[("Accept-Encoding", "identity"), *self.config.impersonate],
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("User-Agent", "Content-Type"),
                 read_bufsize=256 * 1024,
@@ -97,9 +99,10 @@ class AiohttpTransport:
         """One whole answer, whatever its status. Raises TransportError."""
         pool = "lease" if path.startswith(_LEASES) else "request"
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
-        answer = await self._request(pool, method, path, query, headers, body, timeout)
-        if answer.status == 401 and await self._renew_credentials():
-            answer = await self._request(pool, method, path, query, headers, body, timeout)
+        sent = self._headers(headers)
+        answer = await self._request(pool, method, path, query, sent, body, timeout)
+        if answer.status == 401 and await self._renew_credentials(sent):
+            answer = await self._request(pool, method, path, query, self._headers(headers), body, timeout)
         return answer
 
     @asynccontextmanager
@@ -116,13 +119,14 @@ class AiohttpTransport:
         """A streaming answer; a long-lived one keeps the token it began with."""
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=_CONNECT_S, sock_read=idle_s)
         for attempt in (1, 2):
+            sent = self._headers(headers)
             try:
                 answer = await self._session("watch").request(
-                    method, self._url(path, query), headers=await self._headers(headers), **self._options(timeout)
+                    method, self._url(path, query), headers=sent, **self._options(timeout)
                 )
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except _NO_ANSWER as error:
                 raise _transport_error(method, path, error) from _root(error)
-            if answer.status == 401 and attempt == 1 and await self._renew_credentials():
+            if answer.status == 401 and attempt == 1 and await self._renew_credentials(sent):
                 answer.close()
                 continue
             break
@@ -137,7 +141,7 @@ class AiohttpTransport:
         method: str,
         path: str,
         query: Query,
-        headers: Mapping[str, str] | None,
+        headers: Mapping[str, str],
         body: bytes | None,
         timeout: aiohttp.ClientTimeout,
     ) -> Response:
@@ -146,11 +150,11 @@ class AiohttpTransport:
                 method,
                 self._url(path, query),
                 data=body,
-                headers=await self._headers(headers),
+                headers=headers,
                 **self._options(timeout),
             ) as answer:
                 return Response(answer.status, await answer.read(), _lower(answer.headers))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except _NO_ANSWER as error:
             raise _transport_error(method, path, error) from _root(error)
 
     def _session(self, pool: str) -> aiohttp.ClientSession:
@@ -171,7 +175,7 @@ class AiohttpTransport:
             options["proxy"] = self.config.proxy
         return options
 
-    async def _headers(self, headers: Mapping[str, str] | None) -> dict[str, str]:
+    def _headers(self, headers: Mapping[str, str] | None) -> dict[str, str]:
         sent = dict(headers or {})
         if time.monotonic() - self._read_at > _TOKEN_MAX_AGE_S:
             self._read_credentials()
@@ -186,16 +190,17 @@ class AiohttpTransport:
         if config.token_file:
             try:
                 self._authorization = f"Bearer {Path(config.token_file).read_text().strip()}"
-            except OSError as error:
+            except (OSError, UnicodeDecodeError) as error:
                 if self._authorization is None and not config.token:
-                    raise TransportError(f"cannot read the token file {config.token_file}: {error.strerror}") from error
+                    why = error.strerror if isinstance(error, OSError) else "it is no text"
+                    raise TransportError(f"cannot read the token file {config.token_file}: {why}") from error
                 self._authorization = self._authorization or f"Bearer {config.token}"
         elif first:
             self._authorization = config.authorization or (f"Bearer {config.token}" if config.token else None)
 
-    async def _renew_credentials(self) -> bool:
+    async def _renew_credentials(self, refused: Mapping[str, str]) -> bool:
         """Whether there is now something else to try than what was refused."""
-        before = self._authorization
+        before = refused.get("authorization")
         async with self._refreshing:
             if self._authorization != before:
                 return True  # another request has done it
@@ -277,7 +282,12 @@ def _socket(addr_info: Any) -> socket.socket:
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {key.lower(): value for key, value in headers.items()}
+    """With lower-case names. What comes several times, as warnings do, is joined by commas."""
+    lower: dict[str, str] = {}
+    for key, value in headers.items():
+        name = key.lower()
+        lower[name] = f"{lower[name]}, {value}" if name in lower else value
+    return lower
 
 
 def _root(error: BaseException) -> BaseException:

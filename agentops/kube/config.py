@@ -23,8 +23,11 @@ import anyio.to_thread
 from attrs import asdict, field, frozen
 
 from agentops.kube.errors import ConfigError
-from agentops.kube.kubeconfig import static
+from agentops.kube.kubeconfig import impersonation, static
 from agentops.net.paths import pod_path
+from agentops.telemetry.logging import get_logger
+
+log = get_logger("kube.config")
 
 SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -51,6 +54,8 @@ class ClusterConfig:
     tls_server_name: str | None = None
     proxy: str | None = None
     authorization: str | None = field(default=None, repr=False)
+    impersonate: tuple[tuple[str, str], ...] = ()
+    """Headers of the identity to act as, from the `as…` fields of a kubeconfig's user."""
     refresh: Refresh | None = field(default=None, repr=False, eq=False)
 
     @property
@@ -132,7 +137,7 @@ async def from_kubeconfig(path: str, context: str | None = None) -> ClusterConfi
         raise ConfigError(f"kubeconfig {path!r} does not exist")
     plain = static(files[0], context) if len(files) == 1 else None  # a few kilobytes at the start: no thread for that
     if plain is not None:
-        return ClusterConfig(**asdict(plain))
+        return ClusterConfig(**asdict(plain, recurse=False))
 
     import yaml
     from kubernetes.aio.config import kube_config as untyped
@@ -189,6 +194,7 @@ def _from_loader(loader: Any, target: SimpleNamespace, path: str) -> ClusterConf
         insecure=not getattr(target, "verify_ssl", True),
         tls_server_name=getattr(target, "tls_server_name", None),
         proxy=getattr(target, "proxy", None),
+        impersonate=impersonation(user),
         refresh=_refresher(loader) if "exec" in user or loader.provider else None,
     )
 
@@ -196,8 +202,11 @@ def _from_loader(loader: Any, target: SimpleNamespace, path: str) -> ClusterConf
 def _refresher(loader: Any) -> Refresh:
     async def refresh() -> str | None:
         loader.__dict__.pop("exec_plugin_expiry", None)  # a 401 means that it is over, whatever it said
-        with anyio.move_on_after(60):
-            await loader._load_authentication()
+        try:
+            with anyio.move_on_after(60):
+                await loader._load_authentication()
+        except Exception as error:  # whatever plugins and identity providers raise: the 401 says what is wrong
+            log.warning("credentials.not_renewed", error=f"{type(error).__name__}: {error}")
         token: str | None = loader.__dict__.get("token")
         return token
 

@@ -12,6 +12,7 @@ import binascii
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from attrs import frozen
@@ -33,6 +34,7 @@ class StaticKubeconfig:
     insecure: bool
     tls_server_name: str | None
     proxy: str | None
+    impersonate: tuple[tuple[str, str], ...]
 
 
 def static(path: str, context: str | None = None) -> StaticKubeconfig | None:
@@ -66,7 +68,17 @@ def _read(base: Path, cluster: Mapping[str, Any], user: Mapping[str, Any], names
         insecure=bool(cluster.get("insecure-skip-tls-verify")),
         tls_server_name=cluster.get("tls-server-name"),
         proxy=cluster.get("proxy-url"),
+        impersonate=impersonation(user),
     )
+
+
+def impersonation(user: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The headers that make a request one of who the user's `as`, `as-uid`, `as-groups` and `as-user-extra` name."""
+    named = [("Impersonate-User", user.get("as")), ("Impersonate-Uid", user.get("as-uid"))]
+    named += [("Impersonate-Group", group) for group in user.get("as-groups") or ()]
+    for key, values in (user.get("as-user-extra") or {}).items():
+        named += [(f"Impersonate-Extra-{quote(key, safe='')}", value) for value in values]
+    return tuple((name, str(value)) for name, value in named if value)
 
 
 def _named(document: Mapping[str, Any], kind: str, name: str) -> Mapping[str, Any]:

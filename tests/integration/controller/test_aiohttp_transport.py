@@ -46,6 +46,13 @@ class Server:
     async def apis(self, request):
         return web.json_response({"kind": "Lease"})
 
+    async def late(self, request):
+        """Judges the credentials of the request by what counts when it is answered."""
+        if not self.release.is_set():
+            await self.release.wait()
+            return await self.handle(request)
+        return web.Response()
+
     async def slow(self, request):
         await self.release.wait()
         return web.Response()
@@ -206,6 +213,52 @@ async def test_refused_credentials_are_refreshed_once_for_all_requests(server):
             tasks.start_soon(transport.request, "GET", "/api")
     assert len(refreshed) == 1
     assert len(server.seen) == 10
+
+
+@pytest.mark.guarantee("CL13")
+async def test_request_that_is_refused_after_the_credentials_were_renewed_is_repeated_too(server):
+    """It was on its way with the old ones, and there are no newer ones to ask for."""
+    server.token = "stale"
+
+    async def refresh():
+        return "Bearer fresh"
+
+    config = ClusterConfig(server=server.url, authorization="Bearer stale", refresh=refresh)
+    async with AiohttpTransport(config) as transport, anyio.create_task_group() as tasks:
+        answers = []
+
+        async def early():
+            answers.append((await transport.request("GET", "/late")).status)
+
+        tasks.start_soon(early)
+        with anyio.fail_after(5):
+            while not server.seen:
+                await anyio.sleep(0.01)
+        server.token = "fresh"
+        answers.append((await transport.request("GET", "/api")).status)
+        server.release.set()
+    assert answers == [200, 200]
+
+
+async def test_everybody_is_told_whom_to_act_as(server):
+    identity = (("Impersonate-User", "eve"), ("Impersonate-Group", "a"), ("Impersonate-Group", "b"))
+    async with AiohttpTransport(ClusterConfig(server=server.url, impersonate=identity)) as transport:
+        await transport.request("GET", "/api")
+        async with transport.stream("GET", "/api"):
+            pass
+    for request in server.seen:
+        assert request.headers["impersonate-user"] == "eve"
+        assert request.headers.getall("impersonate-group") == ["a", "b"]
+
+
+@pytest.mark.guarantee("PY27")
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"two\nlines"])
+async def test_token_file_that_holds_no_token_is_no_answer(server, tmp_path, content):
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    async with AiohttpTransport(ClusterConfig(server=server.url, token_file=str(file))) as transport:
+        with pytest.raises(TransportError):
+            await transport.request("GET", "/api")
 
 
 async def test_using_a_closed_transport_says_so(server):

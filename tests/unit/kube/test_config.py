@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from agentops.kube import ClusterConfig, load_config
-from agentops.kube.config import in_cluster, kubeconfig_yaml
+from agentops.kube.config import _refresher, in_cluster, kubeconfig_yaml
 from agentops.kube.errors import ConfigError
 from agentops.kube.kubeconfig import static
 
@@ -109,6 +109,31 @@ async def test_a_plain_kubeconfig_does_not_import_the_official_package(tmp_path)
         f"asyncio.run(load_config({path!r})); sys.exit('kubernetes' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("files", [1, 2], ids=["plain", "joined"])
+async def test_identity_to_act_as_is_taken_from_the_file(tmp_path, files):
+    user = {"as": "eve", "as-uid": "7", "as-groups": ["a", "b"], "as-user-extra": {"x/y": ["1"]}}
+    path = write(tmp_path / "config", kubeconfig(token="secret", **user))
+    if files == 2:
+        path += f":{write(tmp_path / 'other', kubeconfig())}"
+    assert (await load_config(path)).impersonate == (
+        ("Impersonate-User", "eve"),
+        ("Impersonate-Uid", "7"),
+        ("Impersonate-Group", "a"),
+        ("Impersonate-Group", "b"),
+        ("Impersonate-Extra-x%2Fy", "1"),
+    )
+
+
+@pytest.mark.guarantee("PY27")
+async def test_identity_provider_that_cannot_be_asked_is_no_new_credential(caplog):
+    class Loader:
+        async def _load_authentication(self):
+            raise ValueError("oidc: no refresh token")
+
+    assert await _refresher(Loader())() is None
+    assert "credentials.not_renewed" in caplog.text
 
 
 @pytest.mark.guarantee("PY27")
