@@ -8,6 +8,7 @@ write without that header is never repeated, because it may have happened.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -54,6 +55,8 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,ap
 METADATA_ONLY_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;q=0.9"
 
 _MAX_THROTTLED = 10
+_WARNING = re.compile(r'\b299 \S+ "((?:[^"\\]|\\.)*)"')
+"""One of the warnings of a header, as Kubernetes writes them."""
 
 
 class ApiClient:
@@ -385,10 +388,11 @@ class ApiClient:
             self._observe(method, code)
 
     def _warn(self, headers: Mapping[str, str]) -> None:
-        text = headers.get("warning")
-        if text and text not in self._warnings and len(self._warnings) < 1000:
-            self._warnings.add(text)
-            log.warning("server.warning", text=text)
+        said = headers.get("warning", "")
+        for text in _WARNING.findall(said) or [said]:
+            if text and text not in self._warnings and len(self._warnings) < 1000:
+                self._warnings.add(text)
+                log.warning("server.warning", text=text)
 
 
 async def retry_on_conflict(

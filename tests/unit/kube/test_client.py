@@ -168,6 +168,15 @@ def test_cluster_scoped_objects_have_no_namespace_in_their_url():
 
 
 @pytest.mark.guarantee("CL15")
+async def test_each_of_several_warnings_is_logged_once(client, transport, caplog):
+    both = {"warning": '299 - "say \\"v2\\", not v1", 299 kube-apiserver "deprecated"'}
+    transport.on("GET", "/x", Response(200, b"{}", {"warning": '299 - "deprecated"'}), Response(200, b"{}", both))
+    for _ in range(3):
+        await client.raw("GET", "/x")
+    assert caplog.text.count("server.warning") == 2
+
+
+@pytest.mark.guarantee("CL15")
 async def test_server_warnings_are_logged_once(client, transport, caplog):
     transport.on("GET", "/x", Response(200, b"{}", {"warning": '299 - "deprecated"'}))
     for _ in range(3):
