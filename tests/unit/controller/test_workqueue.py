@@ -57,7 +57,7 @@ async def test_done_of_what_is_not_processed_is_nothing(queue):
     assert len(queue) == 1
 
 
-@pytest.mark.guarantee("WQ11", "WQ15")
+@pytest.mark.guarantee("WQ11", "WQ12", "WQ15")
 async def test_shutdown_hands_out_what_is_queued_then_tells_every_waiter(queue):
     queue.add("a")
     queue.add("b")
@@ -119,13 +119,15 @@ async def test_cancelling_a_waiter_loses_no_item(anyio_backend, clock):
         with scope:
             got.append(await queue.get())
 
-    for _ in range(20):
+    for cancelled_first in [False, True] * 10:
         first, second = anyio.CancelScope(), anyio.CancelScope()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(worker, first)
             await anyio.wait_all_tasks_blocked()
             tasks.start_soon(worker, second)
             await anyio.wait_all_tasks_blocked()
+            if cancelled_first:
+                first.cancel()
             queue.add("a")
             first.cancel()
             await anyio.wait_all_tasks_blocked()
