@@ -31,7 +31,6 @@ from typing import Any, TypeVar
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import orjson
 from attrs import define, frozen
 
 from agentops.controller.consistency import WriteFence
@@ -41,7 +40,7 @@ from agentops.controller.store import Entry, Key, Replacement, Store, version_nu
 from agentops.controller.streaming import StreamingLists
 from agentops.controller.target import Observer, Target, WatchOptions
 from agentops.kube.client import ApiClient
-from agentops.kube.watch import Meta, decode_meta, encode
+from agentops.kube.watch import Meta, decode_meta, decode_object, encode
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, SystemClock
 
@@ -50,7 +49,7 @@ log = get_logger("controller.informer")
 T = TypeVar("T")
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
-"""Called once per object before it is stored; must be idempotent and must not raise."""
+"""Called once per object before it is stored; must be idempotent, keep what the object is, and not raise."""
 
 _RESYNC_S = 10 * 3600.0
 _RESYNC_CHUNK = 1000
@@ -99,7 +98,9 @@ class ObjectEvent:
     @property
     def resync(self) -> bool:
         """An update that changed nothing: the periodic reminder."""
-        return self.type == "update" and self.old is not None and self.old.rv == self.entry.rv
+        if self.type != "update" or self.old is None:
+            return False
+        return self.old.meta.resource_version == self.entry.meta.resource_version
 
 
 EventHandler = Callable[[ObjectEvent], None]
@@ -388,10 +389,10 @@ class Informer:
         kind = self.target.kind
         try:
             if self.target.metadata_only and b'"PartialObjectMetadata"' not in raw:
-                raw = encode({"metadata": orjson.loads(raw)["metadata"]})  # the server ignored the Accept header
+                raw = encode({"metadata": decode_object(raw)["metadata"]})  # the server ignored the Accept header
             if self._transform is not None:
-                raw = encode(self._transform(orjson.loads(raw)))
-                meta = decode_meta(raw)
+                changed = encode(self._transform(decode_object(raw)))
+                meta, raw = _still(meta, decode_meta(changed)), changed
         except Exception:
             self.count_failure("transform")
             log.exception("transform.failed", resource=kind.resource, namespace=meta.namespace, name=meta.name)
@@ -426,6 +427,14 @@ class Informer:
                         self._tell(ObjectEvent("update", entry, entry))
                 if number % _RESYNC_CHUNK == _RESYNC_CHUNK - 1:
                     await anyio.lowlevel.checkpoint()
+
+
+def _still(before: Meta, after: Meta) -> Meta:
+    """`after`, if it is the same object in the same state. Raises ValueError."""
+    for name in ("namespace", "name", "uid", "resource_version"):
+        if getattr(before, name) != getattr(after, name):
+            raise ValueError(f"the transform changed metadata.{name}: return the object that it was given")
+    return after
 
 
 async def _in_slices(items: Iterable[T], clock: Clock) -> AsyncIterator[T]:

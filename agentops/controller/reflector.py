@@ -4,7 +4,7 @@
                ▲                              │     │ ended cleanly: at once
                │                              ├─────┤ refused or 429: wait
                │                              │     │ broke or fell silent, once: at once
-               │   410: at once               │     └──────────────────────
+               │   410: at once, then waits   │     └──────────────────────
                ├──────────────────────────────┤
                │   anything else: wait        │
                └──────────────────────────────┘
@@ -49,6 +49,7 @@ import anyio.lowlevel
 from attrs import frozen
 
 from agentops.controller.backoff import Backoff
+from agentops.controller.store import version_number
 from agentops.controller.streaming import StreamingLists
 from agentops.controller.target import Observer, Sink, Target, WatchOptions
 from agentops.kube.client import METADATA_ONLY, METADATA_ONLY_LIST, ApiClient, list_query, throttled_s
@@ -74,6 +75,7 @@ _IDLE_S = 90.0
 _SHORT_WATCH_S = 1.0
 _LIST_TIMEOUT_S = 60.0
 _CALM_S = 60.0
+"""After as long without a failure of a sort, the next one is a first one again."""
 _YIELD_EVERY = 256
 _YIELD_S = 0.005
 _CLOCK_EVERY = 16
@@ -134,7 +136,8 @@ class Reflector:
         self._initial: dict[tuple[str, str], Any] | None = None  # objects of a streamed list that is not complete
         self._options = options or WatchOptions()
         self._internal_errors: tuple[float, float] | None = None  # first and last of a run of ERROR 500 events
-        self._broke_quietly = False  # the last watch that broke had brought no event
+        self._broke_quietly = False  # the last watch broke without having brought an event
+        self._expired_at: float | None = None
         self._client = client
         self._sink = sink
         self._clock = clock
@@ -304,6 +307,8 @@ class Reflector:
             error = TransportError(f"the watch of {self.target.kind.resource} ended at once and without events")
         if error is not None:
             after = self._watch_failed(error, opened, lasted_s)
+        else:
+            self._broke_quietly = False
         return self._restart(after)
 
     async def _streamed_list_step(self, streaming: StreamingLists) -> _Next:
@@ -395,7 +400,7 @@ class Reflector:
         yielded_at = boottime()
         async with aclosing(cast(Any, chunks)):
             async for chunk in chunks:
-                self._last_contact = yielded_at = boottime()
+                self._last_contact = boottime()  # a chunk that was there already came without giving the loop away
                 for line in splitter.feed(chunk):
                     event = decode_event(line, managed_fields=self.keep_managed_fields)
                     if event.type == "BOOKMARK":
@@ -465,7 +470,7 @@ class Reflector:
                     log.warning("watch.malformed", resource=self.target.kind.resource, type=event.type)
                     return
                 raise MalformedObject(f"a {event.type} event of {self.target.kind.resource} has no name or version")
-            if event.kind not in (self.target.kind.kind, "PartialObjectMetadata"):
+            if event.kind not in (self.target.kind.kind, "PartialObjectMetadata", ""):
                 log.warning("watch.unexpected_kind", resource=self.target.kind.resource, kind=event.kind)
                 return
             self._events += 1
@@ -484,6 +489,9 @@ class Reflector:
             if not version:
                 raise MalformedObject(f"a bookmark of {self.target.kind.resource} has no version")
             self._events += 1
+            if 0 <= version_number(version) < version_number(self._version):
+                log.warning("watch.bookmark_goes_back", resource=self.target.kind.resource, version=version)
+                return
             self._version = version
             self._sink.advanced(version)
         else:
@@ -492,13 +500,18 @@ class Reflector:
     def _error_event(self, event: WatchEvent) -> _Next:
         error = error_from_status(event.decode())
         if error.code == 410 or error.reason in ("Expired", "Gone"):
-            # with nothing since the last list, the server has not what it has just named: do not spin
-            return _Next(Phase.LIST, "expired", wait=not self._events and self._reason == "listed")
+            return _Next(Phase.LIST, "expired", wait=self._expires_again())
         if isinstance(error, TooManyRequests):
             return self._failed(Phase.WATCH, "throttled", error)
         if error.code == 500 and self._may_rewatch():
             return self._failed(Phase.WATCH, "internal_error", error)
         return self._failed(Phase.LIST, "error_event", error)
+
+    def _expires_again(self) -> bool:
+        """Whether versions expire as fast as they are listed: a server that does that is not to be hammered."""
+        now = self._clock.boottime()
+        before, self._expired_at = self._expired_at, now
+        return before is not None and now - before < _CALM_S
 
     def _may_rewatch(self) -> bool:
         """Whether an internal error may be answered by watching again; a calm minute begins a new window."""
@@ -512,13 +525,14 @@ class Reflector:
         if isinstance(error, TransportError):
             if not opened and isinstance(error.__cause__, ConnectionRefusedError):
                 return self._failed(Phase.WATCH, "refused", error)
-            quiet, self._broke_quietly = self._broke_quietly, not self._events
-            worked = self._events > 0 or (opened and lasted_s >= _SHORT_WATCH_S and not quiet)
+            worked = self._events > 0 or (opened and lasted_s >= _SHORT_WATCH_S and not self._broke_quietly)
             if worked and self._options.rewatch_after_break:
+                self._broke_quietly = not self._events
                 log.info("watch.broke", resource=self.target.kind.resource, error=str(error), events=self._events)
                 return _Next(Phase.WATCH, "broke", wait=lasted_s < _SHORT_WATCH_S)
         if isinstance(error, TooManyRequests):
             return self._failed(Phase.WATCH, "throttled", error)
+        self._broke_quietly = False
         return self._failed(Phase.LIST, "watch_failed", error)
 
     # health

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
-import orjson
 
-from agentops.kube.watch import Meta
+from agentops.kube.watch import MalformedObject, Meta, decode_object
 from agentops.telemetry.logging import get_logger
 from agentops.values.kinds import Kind
 from agentops.values.selector import LabelSelector
@@ -39,8 +38,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return self.meta.namespace, self.meta.name
 
     def object(self) -> dict[str, Any]:
-        """A private copy of the whole object, with the `apiVersion` and `kind` that lists leave out."""
-        decoded: dict[str, Any] = {"apiVersion": "", "kind": "", **orjson.loads(self.raw)}
+        """A private copy of the whole object, with the `apiVersion` and `kind` that lists leave out.
+
+        Raises MalformedObject for what only looked like an object when it came.
+        """
+        try:
+            decoded: dict[str, Any] = {"apiVersion": "", "kind": "", **decode_object(self.raw)}
+        except MalformedObject as error:
+            raise MalformedObject(f"{self.kind.resource} {'/'.join(filter(None, self.key))}: {error}") from error
         decoded["apiVersion"] = self.kind.api_version
         decoded["kind"] = self.kind.kind
         return decoded
@@ -59,7 +64,7 @@ def _how_to_add(name: str) -> str:
 class Store:
     """Entries by key, by namespace, and by named indices.
 
-    An index function that raises is logged and finds the object under nothing.
+    An index function that raises is logged and finds the object under nothing; so is an object that cannot be read.
     """
 
     def __init__(self, name: str = "", on_failure: Callable[[], None] | None = None) -> None:
@@ -127,8 +132,8 @@ class Store:
             raise ValueError(f"{self._name} has an index {name!r} already")
         self._functions[name] = function
         self._indices[name], self._indexed[name] = {}, {}
-        for key, entry in self._entries.items():
-            self._reindex(name, key, entry.object())
+        for entry in self._entries.values():
+            self._index(entry, (name,))
 
     def put(self, entry: Entry) -> Entry | None:
         """Store; the entry it replaces, if any."""
@@ -140,9 +145,7 @@ class Store:
         if old is None:
             self._namespaces.setdefault(key[0], {})[key] = None
         if self._functions and (old is None or old.raw != entry.raw):
-            obj = entry.object()
-            for name in self._functions:
-                self._reindex(name, key, obj)
+            self._index(entry, self._functions)
         return old
 
     def remove(self, key: Key) -> Entry | None:
@@ -175,13 +178,31 @@ class Store:
             return entries
         return [entry for entry in entries if selector.matches(entry.meta.labels)]
 
+    def _index(self, entry: Entry, names: Iterable[str]) -> None:
+        """Find the object under what the indices `names` say of it; it is decoded once for all of them."""
+        try:
+            obj = entry.object()
+        except MalformedObject:
+            self._failed(", ".join(names), entry.key)
+            for name in names:
+                self._unindex(name, entry.key)
+            return
+        for name in names:
+            self._reindex(name, entry.key, obj)
+
+    def _failed(self, name: str, key: Key) -> None:
+        if self._on_failure is not None:
+            self._on_failure()
+        log.exception("index.failed", store=self._name, index=name, namespace=key[0], name=key[1])
+
     def _reindex(self, name: str, key: Key, obj: dict[str, Any]) -> None:
         try:
-            values = frozenset(self._functions[name](obj))
+            found = self._functions[name](obj)
+            if isinstance(found, str):
+                raise TypeError(f"index {name!r} returned the string {found!r}; return a list of strings")
+            values = frozenset(found)
         except Exception:
-            if self._on_failure is not None:
-                self._on_failure()
-            log.exception("index.failed", store=self._name, index=name, namespace=key[0], name=key[1])
+            self._failed(name, key)
             values = frozenset()
         if values == self._indexed[name].get(key, frozenset()):
             return

@@ -19,9 +19,11 @@ KubeError
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
+
+import orjson
 
 from agentops.net.errors import UsageError
 
@@ -60,18 +62,26 @@ class ApiError(KubeError):
 
     @property
     def details(self) -> Mapping[str, Any]:
-        return self.status.get("details") or {}
+        details = self.status.get("details")
+        return details if isinstance(details, Mapping) else {}
 
     @property
     def causes(self) -> list[Mapping[str, Any]]:
-        return list(self.details.get("causes") or [])
+        causes = self.details.get("causes")
+        return [cause for cause in causes if isinstance(cause, Mapping)] if isinstance(causes, list) else []
 
     @property
     def retry_after_s(self) -> float | None:
-        """The server's own wish, from the header or the Status details."""
-        raw = self.headers.get("retry-after") or self.details.get("retryAfterSeconds")
+        """The server's own wish in seconds, from the header or the Status details; None for none that makes sense.
+
+        A date is meant by the server's clock, which its `Date` header tells.
+        """
+        raw = str(self.headers.get("retry-after") or self.details.get("retryAfterSeconds") or "").strip()
+        if raw.isascii() and raw.isdigit() and len(raw) < 10:
+            return float(raw)
         try:
-            return float(raw) if raw is not None else None
+            until, now = parsedate_to_datetime(raw), parsedate_to_datetime(self.headers.get("date", ""))
+            return max(0.0, (until - now).total_seconds())
         except (TypeError, ValueError):
             return None
 
@@ -139,7 +149,8 @@ _BY_CODE: dict[int, type[ApiError]] = {
 
 def error_from_status(status: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> ApiError:
     """The exception for a `Status` object."""
-    code = int(status.get("code") or 0)
+    code = status.get("code")
+    code = code if isinstance(code, int) else 0
     reason = str(status.get("reason") or "")
     cls = AlreadyExists if reason == "AlreadyExists" else _BY_CODE.get(code, ApiError)
     return cls(code, reason, str(status.get("message") or reason or f"HTTP {code}"), status, headers)
@@ -148,11 +159,12 @@ def error_from_status(status: Mapping[str, Any], headers: Mapping[str, str] | No
 def error_from_response(code: int, body: bytes, headers: Mapping[str, str] | None = None) -> ApiError:
     """The exception for an HTTP answer; plain-text bodies (unknown paths, proxies) are kept as the message."""
     try:
-        status = json.loads(body)
+        status = orjson.loads(body)
     except ValueError:
         status = None
     if isinstance(status, dict) and status.get("kind") == "Status":
-        return error_from_status({**status, "code": status.get("code") or code}, headers)
+        said = status.get("code")
+        return error_from_status({**status, "code": said if isinstance(said, int) and said else code}, headers)
     text = body.decode("utf-8", "replace").strip()[:500]
     cls = _BY_CODE.get(code, ApiError)
     return cls(code, "", text or f"HTTP {code}", None, headers)

@@ -7,12 +7,15 @@ is `transport`, the order of requests is `controller.reflector`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from sys import intern
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
+
+T = TypeVar("T")
 
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 """Annotation of the bookmark that ends the initial events of a streaming list."""
@@ -63,17 +66,16 @@ class WatchEvent(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
 
     def decode(self) -> dict[str, Any]:
-        """The whole object: a Status for ERROR."""
-        result: dict[str, Any] = orjson.loads(self.raw)
-        return result
+        """The whole object: a Status for ERROR. Raises MalformedObject."""
+        return decode_object(self.raw)
 
     @property
     def ends_initial_events(self) -> bool:
         """Whether this is the bookmark after the initial events of a streaming list."""
         if self.type != "BOOKMARK" or INITIAL_EVENTS_END.encode() not in self.raw:
             return False
-        annotations = self.decode().get("metadata", {}).get("annotations") or {}
-        return bool(annotations.get(INITIAL_EVENTS_END) == "true")
+        annotations = self.decode()["metadata"].get("annotations")
+        return isinstance(annotations, dict) and annotations.get(INITIAL_EVENTS_END) == "true"
 
 
 class ListPage(msgspec.Struct, frozen=True):
@@ -102,9 +104,11 @@ class ListPage(msgspec.Struct, frozen=True):
         items: list[tuple[Meta, bytes]] = []
         try:
             for item in self.body[start:end]:
-                meta, _, raw = _take(bytes(item), self.managed_fields)
+                raw = bytes(item)
+                _refuse_bad_text(raw)
+                meta, _, raw = _take(raw, self.managed_fields)
                 items.append((meta, raw))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise MalformedObject(f"list answer is not understood: {error}") from error
         return items
 
@@ -131,7 +135,7 @@ class _ListMeta(msgspec.Struct, rename="camel"):
 class _List(msgspec.Struct):
     kind: str = ""
     metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
-    items: list[msgspec.Raw] | None = None
+    items: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
@@ -142,6 +146,12 @@ _TYPES = {name.encode(): name for name in ("ADDED", "MODIFIED", "DELETED", "BOOK
 _HEAD = b'{"type":"'
 _MIDDLE = b'","object":'
 _MANAGED = b'"managedFields":'
+
+_LINE_BYTES = 64 << 20
+"""More than any object: etcd takes 1.5 MiB of one."""
+
+_DEPTH = 11_000
+"""API servers take objects that are nested 10,000 deep, ten times what Python recurses into unasked."""
 
 
 def decode_event(line: bytes, *, managed_fields: bool = True) -> WatchEvent:
@@ -171,7 +181,7 @@ def _compact_event(line: bytes, managed_fields: bool) -> WatchEvent | None:
 
 
 def _any_event(line: bytes, managed_fields: bool) -> WatchEvent:
-    envelope = _envelope.decode(line)
+    envelope = _deep(_envelope.decode, line)
     raw = bytes(envelope.object)  # a Raw would keep the whole line alive
     if envelope.type == "ERROR":
         return WatchEvent("ERROR", Meta(), "Status", raw)
@@ -181,7 +191,7 @@ def _any_event(line: bytes, managed_fields: bool) -> WatchEvent:
 
 def _take(raw: bytes, managed_fields: bool) -> tuple[Meta, str, bytes]:
     """Metadata, kind and bytes to keep of one encoded object, in one pass over it."""
-    parsed = _object.decode(raw)
+    parsed = _deep(_object.decode, raw)
     wire = parsed.metadata
     references = wire.owner_references
     if references:
@@ -215,9 +225,24 @@ def _without(raw: bytes, managed_fields: bytes) -> bytes:
             return raw[:start] + raw[end + 1 :]
         if raw[start - 1 : start] == b",":
             return raw[: start - 1] + raw[end:]
-    obj = orjson.loads(raw)
+    obj = decode_object(raw)
     obj["metadata"].pop("managedFields", None)
     return encode(obj)
+
+
+def _deep(function: Callable[[Any], T], argument: Any) -> T:
+    """`function(argument)`, however deep that is nested. Raises MalformedObject beyond what servers allow."""
+    try:
+        return function(argument)
+    except RecursionError:
+        limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + _DEPTH)
+    try:
+        return function(argument)
+    except RecursionError:
+        raise MalformedObject("an object is nested too deep to be read") from None
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def _refuse_bad_text(data: bytes) -> None:
@@ -229,12 +254,13 @@ def _refuse_bad_text(data: bytes) -> None:
 def decode_list(body: bytes, *, managed_fields: bool = True) -> ListPage:
     """One page of a list answer, without `managedFields` if so told. Raises MalformedObject, also for a `Table`."""
     try:
-        _refuse_bad_text(body)
-        page = _list.decode(body)
-        if page.kind == "Table":
-            raise MalformedObject("the server answered a list with a Table; a proxy rewrites the Accept header")
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        page = _deep(_list.decode, body)
+    except msgspec.MsgspecError as error:
         raise MalformedObject(f"list answer is not understood: {error}") from error
+    if page.kind == "Table":
+        raise MalformedObject("the server answered a list with a Table; a proxy rewrites the Accept header")
+    if page.items is msgspec.UNSET:  # what is no list must not pass for an empty one
+        raise MalformedObject(f"the server answered a list with a {page.kind or 'document'} that has no items")
     metadata = page.metadata
     return ListPage(page.kind, metadata.resource_version, metadata.continue_token, page.items or [], managed_fields)
 
@@ -247,9 +273,26 @@ def decode_meta(raw: bytes) -> Meta:
         raise MalformedObject(f"object is not understood: {error}") from error
 
 
+def decode_object(raw: bytes) -> dict[str, Any]:
+    """One encoded object, whole. Raises MalformedObject."""
+    try:
+        decoded = orjson.loads(raw)
+    except orjson.JSONDecodeError:  # perhaps only of its depth
+        try:
+            decoded = _deep(msgspec.json.decode, raw)
+        except msgspec.MsgspecError as error:
+            raise MalformedObject(f"object is not understood: {error}") from error
+    if not isinstance(decoded, dict):
+        raise MalformedObject("object is not understood: it is no JSON object")
+    return decoded
+
+
 def encode(obj: Mapping[str, Any] | list[Any]) -> bytes:
-    """Exact-size JSON: orjson's own result keeps slack that a cache would pay for."""
-    return bytes(memoryview(orjson.dumps(obj)))
+    """Exact-size JSON: orjson's own result keeps slack that a cache would pay for. Raises TypeError."""
+    try:
+        return bytes(memoryview(orjson.dumps(obj)))
+    except orjson.JSONEncodeError:  # perhaps only of its depth
+        return _deep(msgspec.json.encode, obj)
 
 
 def strip_managed_fields(raw: bytes) -> bytes:
@@ -267,23 +310,28 @@ class LineSplitter:
     are dropped.
     """
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_parts", "_pending")
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
+        self._pending = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The lines that `chunk` completes."""
+        """The lines that `chunk` completes. Raises MalformedObject for a line that does not end."""
         end = chunk.find(b"\n")  # a search per line is quicker than split, which looks at every byte by itself
         if end < 0:
             if chunk:
                 self._parts.append(chunk)
+                self._pending += len(chunk)
+                if self._pending > _LINE_BYTES:
+                    raise MalformedObject(f"a line of more than {_LINE_BYTES >> 20} MiB is no watch event")
             return
         start = 0
         if self._parts:
             start = end + 1
             first = b"".join([*self._parts, chunk[:end]]).strip()
             self._parts.clear()
+            self._pending = 0
             if first:
                 yield first
             end = chunk.find(b"\n", start)
@@ -295,8 +343,9 @@ class LineSplitter:
             end = chunk.find(b"\n", start)
         if start < len(chunk):
             self._parts.append(chunk[start:])
+            self._pending = len(chunk) - start
 
     @property
     def pending_bytes(self) -> int:
         """Bytes of an unfinished line; not zero at the end of a stream means it was cut."""
-        return sum(map(len, self._parts))
+        return self._pending

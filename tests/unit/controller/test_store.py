@@ -68,6 +68,14 @@ def test_index_function_that_raises_finds_nothing_and_is_logged(caplog):
     assert "index.failed" in caplog.text
 
 
+def test_index_function_that_returns_a_string_is_told_to_return_a_list(caplog):
+    store = Store()
+    store.add_index("node", lambda obj: obj["spec"]["nodeName"])
+    store.put(entry("a"))
+    assert store.index_values("node") == []
+    assert "return a list of strings" in caplog.text
+
+
 @pytest.mark.guarantee("WA18")
 def test_versions_that_are_no_numbers_are_minus_one():
     assert [version_number(v) for v in ("12", "", "abc", "-1", "²")] == [12, -1, -1, -1, -1]

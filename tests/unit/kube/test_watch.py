@@ -11,6 +11,7 @@ from agentops.kube.watch import (
     decode_event,
     decode_list,
     decode_meta,
+    decode_object,
     encode,
     strip_managed_fields,
 )
@@ -124,6 +125,36 @@ def test_list_page():
     assert (page.resource_version, page.continue_token) == ("5", "t")
     assert [(meta.name, raw) for meta, raw in page.items] == [("a", b'{"metadata":{"name":"a"}}')]
     assert decode_list(b'{"kind":"PodList","metadata":{},"items":null}').items == []
+
+
+@pytest.mark.guarantee("LI14")
+@pytest.mark.parametrize("body", [b"{}", b'{"kind":"Pod","metadata":{"name":"a","resourceVersion":"5"}}'])
+def test_what_has_no_items_is_no_list(body):
+    with pytest.raises(MalformedObject, match="that has no items"):
+        decode_list(body)
+
+
+@pytest.mark.guarantee("PY4")
+def test_line_that_never_ends_is_given_up():
+    splitter = LineSplitter()
+    chunk = b"x" * (1 << 20)
+    for _ in range(64):
+        assert list(splitter.feed(chunk)) == []
+    with pytest.raises(MalformedObject, match="more than 64 MiB"):
+        list(splitter.feed(chunk))
+
+
+@pytest.mark.guarantee("IN27")
+def test_depth_that_servers_allow_is_read_and_written():
+    deep = {"spec": "x"}
+    for _ in range(9_900):
+        deep = {"a": deep}
+    raw = encode({"metadata": {"name": "a"}, "spec": deep})
+    assert decode_meta(raw).name == "a"
+    assert encode(decode_object(raw)) == raw
+    for beyond in (b"[" * 100_000 + b"]" * 100_000, b"[]", b"1e999", b"null"):
+        with pytest.raises(MalformedObject):
+            decode_object(beyond)
 
 
 @pytest.mark.guarantee("LI12")
