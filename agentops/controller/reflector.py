@@ -386,7 +386,7 @@ class Reflector:
                         self._healthy()
                     return await self._follow(answer.chunks(), bound, ends_at), None, True
             if self._initial is not None and opened:
-                raise _NoMarker(f"no end of the initial events of {resource}, and nothing for {marker_s:g} s")
+                raise _NoMarker(f"no end of the initial events of {resource}, and nothing new for {marker_s:g} s")
             raise TransportError(f"the watch of {resource} fell silent")
         except (ApiError, TransportError, MalformedObject) as error:
             return None, error, opened
@@ -396,6 +396,7 @@ class Reflector:
         splitter = LineSplitter()
         boottime = self._clock.boottime
         bookmarked = False
+        caught_up = False  # in a streamed list: it has come to changes, so its mark is due
         since_yield = 0
         yielded_at = boottime()
         async with aclosing(cast(Any, chunks)):
@@ -410,6 +411,7 @@ class Reflector:
                             continue
                     elif event.type == "ERROR":
                         return self._error_event(event)
+                    caught_up = caught_up or event.type in ("MODIFIED", "DELETED")
                     self._apply(event)
                     since_yield += 1
                     if since_yield % _CLOCK_EVERY == 0 and (
@@ -419,7 +421,8 @@ class Reflector:
                         await anyio.lowlevel.checkpoint()
                         yielded_at = boottime()
                 if self._initial is not None:
-                    bound.deadline = anyio.current_time() + self._options.marker_deadline_s
+                    if not caught_up:
+                        bound.deadline = anyio.current_time() + self._options.marker_deadline_s
                 else:
                     bound.deadline = anyio.current_time() + _IDLE_S if bookmarked else ends_at
         if splitter.pending_bytes:

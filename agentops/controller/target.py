@@ -35,7 +35,7 @@ class WatchOptions:
     skip_malformed: bool = False
     """Whether an object without name or version is skipped; else everything is listed again."""
     marker_deadline_s: float = 30.0
-    """How long a streamed list may be silent before it is listed plainly."""
+    """How long a streamed list may be silent, or bring changes but no mark, before it is listed plainly."""
     tell_unchanged: bool = False
     """Whether a list tells handlers of objects that did not change, as of resyncs."""
     split_recreated: bool = True

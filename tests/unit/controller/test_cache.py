@@ -1,4 +1,7 @@
+from contextlib import asynccontextmanager
+
 import anyio
+import anyio.lowlevel
 import pytest
 from support.scripted_transport import Feed, listing, pod, status
 
@@ -16,6 +19,7 @@ from agentops.controller.cache import Cache
 from agentops.kube.client import ApiClient
 from agentops.kube.discovery import NoKindMatch
 from agentops.kube.kinds import NODE, POD, SECRET
+from agentops.kube.watch import INITIAL_EVENTS_END
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +178,67 @@ async def test_removed_informer_stops_its_watch_frees_its_store_and_wakes_reader
             await client.get(POD, "a", "default")
 
     await cached(body)
+
+
+class Counted:
+    """The transport with the number of requests and streams that are open."""
+
+    host = "counted"
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.open = 0
+
+    async def request(self, *args, **options):
+        self.open += 1
+        try:
+            await anyio.lowlevel.checkpoint()
+            return await self.inner.request(*args, **options)
+        finally:
+            self.open -= 1
+
+    @asynccontextmanager
+    async def stream(self, *args, **options):
+        self.open += 1
+        try:
+            async with self.inner.stream(*args, **options) as answer:
+                yield answer
+        finally:
+            self.open -= 1
+
+
+@pytest.mark.guarantee("IN25", "WA17")
+@pytest.mark.parametrize("mode", ["never", "always"])
+async def test_informer_that_is_removed_at_any_moment_leaves_nothing_behind(transport, clock, rng, mode):
+    """Only one kind may list at a time, so that a turn that is not given back is missed."""
+    mark = {"annotations": {INITIAL_EVENTS_END: "true"}}
+    many = [pod(f"p{number}", number + 1) for number in range(300)]
+    counted = Counted(transport)
+    options = CacheOptions(streaming_lists=mode, max_concurrent_lists=1)
+    cache = Cache(ApiClient(counted, clock=clock), options, clock=clock, rng=rng)
+    transport.on("GET", PODS, lambda request: listing(10, *many, token="" if request.query.get("continue") else "t"))
+    transport.on("GET", "/api/v1/secrets", listing(10, kind="SecretList"))
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(cache.run)
+        for moment in range(40):
+            streamed = Feed()
+            for obj in many if mode == "always" else ():
+                streamed.event("ADDED", obj)
+            transport.on_watch(PODS, streamed.bookmark(10, **mark).event("ADDED", pod("late", 400)))
+            transport.on_watch("/api/v1/secrets", Feed().bookmark(10, **mark))
+            informer = cache.informer(POD)
+            for _ in range(moment):
+                await anyio.lowlevel.checkpoint()
+            cache.informer(SECRET)
+            cache.remove_informer(POD)
+            with anyio.fail_after(60):
+                await cache.lookup(SECRET).wait_for_sync()
+            cache.remove_informer(SECRET)
+            await anyio.wait_all_tasks_blocked()
+            assert counted.open == 0, moment
+            assert len(informer.parts[0].store) == 0, moment
+            transport._feeds.clear()
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.guarantee("IN25")

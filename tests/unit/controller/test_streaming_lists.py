@@ -150,6 +150,33 @@ async def test_missing_marker_ends_in_a_plain_list_after_30_quiet_seconds(reflec
     assert [("sendInitialEvents" in w.query) for w in transport.sent("GET", watch=True)] == [True, False]
 
 
+@pytest.mark.guarantee("WL6")
+async def test_server_that_goes_on_with_changes_instead_of_a_marker_is_listed_plainly(reflector, transport, sink):
+    """An aggregated API that knows nothing of streamed lists, and a kind that is never quiet."""
+    transport.on("GET", PODS, listing(900, pod("a", 899)))
+    busy = Feed().event("ADDED", pod("a", 5))
+    for version in range(11, 200):
+        busy.wait(2).event("MODIFIED", pod("a", version))
+    transport.on_watch(PODS, busy, Feed().error(410, "Expired"))
+    await reflector.step()
+    assert anyio.current_time() == pytest.approx(30)
+    for _ in range(3):
+        await reflector.step()
+    assert sink.seen[0] == ("replaced", ["a"], "900")
+    assert [("sendInitialEvents" in w.query) for w in transport.sent("GET", watch=True)] == [True, False]
+
+
+@pytest.mark.guarantee("WL6")
+async def test_long_list_may_take_longer_than_its_mark_may(reflector, transport, sink):
+    long = Feed()
+    for number in range(50):
+        long.event("ADDED", pod(f"p{number}", number + 1)).wait(10)
+    transport.on_watch(PODS, end_of_list(long.event("MODIFIED", pod("p0", 70)), 99).end())
+    await reflector.step()
+    assert len(sink.seen[0][1]) == 50
+    assert transport.sent("GET") == []
+
+
 @pytest.mark.guarantee("WL9")
 @pytest.mark.parametrize(
     ("mode", "version", "wanted"),
