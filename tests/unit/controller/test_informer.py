@@ -1,3 +1,5 @@
+import itertools
+
 import anyio
 import orjson
 import pytest
@@ -50,10 +52,13 @@ async def test_tells_of_every_object_then_of_every_change_after_storing_it(infor
     transport.on_watch(PODS, feed)
     heard = Heard(informer)
     registration = informer.add_handler(heard)
+    synced_while_told = []
+    informer.add_handler(lambda event: synced_while_told.append(informer.has_synced))
     assert not registration.has_synced
 
     async def body():
         assert registration.has_synced
+        assert synced_while_told == [False], "not before the handlers have heard of the list"
         feed.event("MODIFIED", pod("a", 11)).event("ADDED", pod("b", 12)).event("DELETED", pod("a", 13))
         await anyio.sleep(1)
 
@@ -97,6 +102,17 @@ async def test_relist_of_unchanged_objects_tells_nothing(informer, transport):
     await running(informer, lambda: anyio.sleep(1))
     assert len(heard.events) == 100
     assert informer.statistics().reflector.lists == 2
+
+
+@pytest.mark.guarantee("WA19")
+async def test_event_that_comes_twice_is_told_once(informer, transport):
+    feed = Feed().event("MODIFIED", pod("a", 11)).event("MODIFIED", pod("a", 11)).event("ADDED", pod("a", 11))
+    transport.on("GET", PODS, listing(10, pod("a", 5)))
+    transport.on_watch(PODS, feed)
+    heard = Heard(informer)
+    informer.add_handler(heard)
+    await running(informer, lambda: anyio.sleep(1))
+    assert heard.events == [("create", "a", "5"), ("update", "a", "11")]
 
 
 @pytest.mark.guarantee("IN8")
@@ -147,11 +163,14 @@ async def test_handler_that_raises_harms_nobody(informer, transport, caplog):
 async def test_resync_reminds_of_every_object_without_asking_the_server(transport, clock, rng):
     informer = Informer(ApiClient(transport), Target(POD), clock=clock, rng=rng, resync_s=60)
     transport.on("GET", PODS, listing(10, pod("a", 5)))
-    resyncs = []
-    informer.add_handler(lambda event: resyncs.append(event.resync))
+    resyncs, times = [], []
+    informer.add_handler(lambda event: (resyncs.append(event.resync), times.append(anyio.current_time())))
     await running(informer, lambda: anyio.sleep(130))
     assert resyncs == [False, True, True]
     assert len(transport.requests) == 2
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(54 <= wait < 66 for wait in waits)
+    assert waits[0] != waits[1], "informers that start together do not remind together"
 
 
 @pytest.mark.guarantee("LI11", "IN23")

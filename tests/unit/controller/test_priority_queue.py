@@ -116,14 +116,18 @@ async def test_shutdown_is_abrupt_and_wakes_everybody(queue):
             await queue.get()
         ended.append(1)
 
+    queue.add("held")
+    held = await queue.get()
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(worker)
         await anyio.wait_all_tasks_blocked()
+        queue.add("ready")
         queue.shutdown()
         queue.add("a")
-    assert len(ended) == 3
+    assert len(ended) == 3, "also while an item is being processed, and although one was ready"
     assert len(queue) == 0
+    queue.done(held)
 
 
 @pytest.mark.guarantee("PQ13")

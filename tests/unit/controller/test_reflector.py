@@ -55,6 +55,7 @@ async def test_first_list_takes_any_cached_state_and_the_watch_goes_on_from_it(r
     assert first.query == {"limit": "500", "resourceVersion": "0"}
     (watch,) = transport.sent("GET", watch=True)
     assert watch.query["resourceVersion"] == "10"
+    assert reflector.statistics().resource_version == "12", "deletions count"
     assert watch.query["allowWatchBookmarks"] == "true"
     assert 300 <= int(watch.query["timeoutSeconds"]) < 600
 
@@ -110,6 +111,19 @@ async def test_pages_are_joined_and_only_the_first_one_asks_for_a_version(reflec
     ]
 
 
+@pytest.mark.guarantee("LI7")
+async def test_server_that_answers_in_pages_is_asked_in_pages_from_then_on(reflector, transport, sink):
+    transport.on("GET", PODS, listing(10, pod("a", 1), token="t"), listing(10), listing(30, token="u"), listing(30))
+    transport.on_watch(PODS, Feed().bookmark(20).error(410, "Expired"))
+    await steps(reflector, 3)
+    assert [r.query for r in transport.sent("GET")] == [
+        {"limit": "500", "resourceVersion": "0"},
+        {"limit": "500", "continue": "t"},
+        {"limit": "500", "resourceVersion": "20"},
+        {"limit": "500", "continue": "u"},
+    ]
+
+
 @pytest.mark.guarantee("LI6")
 async def test_expired_page_token_means_one_list_in_a_single_piece(reflector, transport, sink):
     transport.on(
@@ -122,8 +136,10 @@ async def test_expired_page_token_means_one_list_in_a_single_piece(reflector, tr
 
 @pytest.mark.guarantee("LI2", "LI3", "LI4", "WA9")
 async def test_expired_watch_lists_at_the_last_version_and_then_without_one(reflector, transport, sink):
-    transport.on("GET", PODS, listing(10), status(410, "Expired"), listing(50, pod("a", 49)))
-    transport.on_watch(PODS, Feed().event("ADDED", pod("a", 20)).error(410, "Expired"))
+    transport.on("GET", PODS, listing(10), status(410, "Expired"), listing(50, pod("a", 49)), listing(60))
+    transport.on_watch(
+        PODS, Feed().event("ADDED", pod("a", 20)).error(410, "Expired"), Feed().bookmark(55).error(410, "Expired")
+    )
     before = anyio.current_time()
     await steps(reflector, 3)
     assert anyio.current_time() == before
@@ -133,6 +149,8 @@ async def test_expired_watch_lists_at_the_last_version_and_then_without_one(refl
         {"limit": "500"},
     ]
     assert sink.seen[-1] == ("replaced", ["a"], "50")
+    await steps(reflector, 2)
+    assert transport.sent("GET")[-1].query == {"resourceVersion": "55"}, "versions are used again"
 
 
 @pytest.mark.guarantee("LI3")
@@ -161,6 +179,17 @@ async def test_refused_watch_is_tried_again_without_a_list(reflector, transport,
     await steps(reflector, 3)
     assert len(transport.sent("GET")) == 1
     assert len(transport.sent("GET", watch=True)) == 2
+
+
+@pytest.mark.guarantee("WA10")
+async def test_throttled_stream_waits_and_goes_on_without_a_list(reflector, transport):
+    transport.on("GET", PODS, listing(10))
+    transport.on_watch(PODS, Feed().bookmark(11).error(429, "TooManyRequests"), Feed().bookmark(12).end())
+    before = anyio.current_time()
+    await steps(reflector, 3)
+    assert anyio.current_time() - before >= 0.8
+    assert [w.query["resourceVersion"] for w in transport.sent("GET", watch=True)] == ["10", "11"]
+    assert len(transport.sent("GET")) == 1
 
 
 @pytest.mark.guarantee("WA8")
@@ -289,6 +318,15 @@ async def test_failures_are_kept_for_the_readiness_check_and_cleared_by_success(
     await reflector.step()
     assert reflector.last_error == ""
     assert reflector.failing_s() == 0
+
+
+@pytest.mark.guarantee("LI13")
+async def test_failure_is_logged_once_until_it_changes_or_is_over(reflector, transport, caplog):
+    forbidden, gone = status(403, "Forbidden"), status(404, "NotFound")
+    transport.on("GET", PODS, forbidden, forbidden, forbidden, gone, gone, listing(10))
+    await steps(reflector, 6)
+    said = [record.message for record in caplog.records if record.message.startswith("reflector.")]
+    assert said == ["reflector.failed", "reflector.failed"] + ["reflector.recovered"] * (len(said) - 2)
 
 
 @pytest.mark.guarantee("LI8", "LI12")

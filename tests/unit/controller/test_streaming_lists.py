@@ -83,6 +83,15 @@ async def test_watch_after_a_streamed_list_asks_for_changes_only(reflector, tran
     assert "sendInitialEvents" not in again.query
 
 
+@pytest.mark.guarantee("WL1")
+async def test_later_streamed_list_is_not_older_than_what_was_seen(reflector, transport):
+    transport.on_watch(PODS, end_of_list(Feed(), 10).bookmark(12).error(410, "Expired"), end_of_list(Feed(), 20).end())
+    await reflector.step()
+    await reflector.step()
+    again = transport.sent("GET", watch=True)[1]
+    assert (again.query["resourceVersion"], again.query["resourceVersionMatch"]) == ("12", "NotOlderThan")
+
+
 @pytest.mark.guarantee("WL8")
 async def test_every_object_of_a_streamed_list_is_prepared_once(reflector, transport, sink):
     transport.on_watch(PODS, end_of_list(Feed().event("ADDED", pod("a", 5)).event("ADDED", pod("b", 6)), 10).end())

@@ -35,7 +35,18 @@ async def test_hands_out_in_order_and_once(queue):
     assert queue.statistics().processing == 2
 
 
-@pytest.mark.guarantee("WQ4", "WQ5", "WQ8")
+@pytest.mark.guarantee("WQ2")
+async def test_an_item_wakes_one_of_those_that_wait(queue):
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(queue.get)
+        await anyio.wait_all_tasks_blocked()
+        queue.add("a")
+        assert len(queue._parked) == 2
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.guarantee("WQ4", "WQ5", "WQ8", "WQ10")
 async def test_adds_during_processing_are_one_more_round_at_the_tail(queue):
     queue.add("a")
     assert await queue.get() == "a"
@@ -244,6 +255,7 @@ async def test_waiting_items_are_dropped_at_shutdown(clock):
         queue.add_after("a", 10)
         queue.shutdown()
         queue.add_after("b", 1)
+        assert queue.statistics().waiting == 0
         with pytest.raises(QueueShutDown):
             await queue.get()
 
@@ -260,6 +272,7 @@ def test_exponential_limiter_doubles_to_its_cap_per_item():
     assert limiter.when("b") == 0.005
     assert limiter.num_requeues("a") == 20
     limiter.forget("a")
+    assert limiter.num_requeues("b") == 1
     assert limiter.when("a") == 0.005
     for _ in range(10_000):
         last = limiter.when("c")
