@@ -609,5 +609,6 @@ def test_objects_are_decoded_for_indices_only_and_once_per_change(monkeypatch):
     before = next(decoded)
     store.put(entry(2))
     assert next(decoded) == before + 2
+    store.put(entry(2))
     store.replace([entry(2)])
     assert next(decoded) == before + 3

@@ -37,6 +37,28 @@ def test_lists_by_namespace_and_labels():
     assert names(store.list("nowhere")) == []
 
 
+@pytest.mark.guarantee("IN19")
+def test_a_namespace_is_listed_without_a_look_at_the_others():
+    class Unlistable(dict):
+        def __iter__(self):
+            raise AssertionError("all objects are looked at")
+
+    store = Store()
+    for e in (entry("a"), entry("b", namespace="other")):
+        store.put(e)
+    store._entries = Unlistable(store._entries)
+    assert names(store.list("ns")) == ["a"]
+
+
+@pytest.mark.guarantee("IN21")
+def test_nothing_is_decoded_to_compare_labels(monkeypatch):
+    store = Store()
+    for e in (entry("a", app="x"), entry("b", app="y")):
+        store.put(e)
+    monkeypatch.setattr(Entry, "object", lambda self: pytest.fail("an object is decoded"))
+    assert names(store.list("", LabelSelector.parse("app=x"))) == ["a"]
+
+
 @pytest.mark.guarantee("IN16", "IN18")
 def test_index_added_late_covers_what_is_there_and_empty_values_vanish():
     store = Store()
