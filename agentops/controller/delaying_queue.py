@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import heapq
 from itertools import count
+from threading import get_ident
 
 import anyio
 import anyio.abc
 
-from agentops.controller.workqueue import QueueObserver, QueueStatistics, T, WorkQueue
+from agentops.controller.workqueue import QueueObserver, QueueStatistics, T, WorkQueue, _other_thread
 from agentops.values.clock import Clock
 
 _RECHECK_S = 10.0
@@ -30,6 +31,8 @@ class DelayingQueue(WorkQueue[T]):
 
     def add_after(self, item: T, delay_s: float, priority: int | None = None) -> None:
         """Make `item` ready in `delay_s` seconds. Of several delays of one item the earliest counts."""
+        if self._thread is not None and self._thread != get_ident():
+            raise _other_thread()
         if self._shut_down:
             return
         if self._observer:

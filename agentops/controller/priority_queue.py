@@ -17,13 +17,14 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable
+from threading import get_ident
 from typing import Generic
 
 from attrs import define
 
 from agentops.controller.rate_limiters import ItemExponential, RateLimiter
 from agentops.controller.rate_limiting_queue import RateLimitingQueue
-from agentops.controller.workqueue import QueueObserver, QueueStatistics, T
+from agentops.controller.workqueue import QueueObserver, QueueStatistics, T, _other_thread
 from agentops.values.clock import Clock
 
 _RECHECK_S = 10.0
@@ -82,6 +83,8 @@ class PriorityQueue(RateLimitingQueue[T]):
         self, items: Iterable[T], *, after_s: float = 0.0, rate_limited: bool = False, priority: int | None = None
     ) -> None:
         """Add with priority (default 0); of two delays the shorter counts. Ignored after `shutdown`."""
+        if self._thread is not None and self._thread != get_ident():
+            raise _other_thread()
         if self._shut_down:
             return
         for item in items:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
+from threading import get_ident
 from typing import Generic, Protocol, TypeVar
 
 import anyio
@@ -47,7 +48,8 @@ class QueueObserver(Protocol):
 class WorkQueue(Generic[T]):
     """Deduplicating FIFO.
 
-    Invariant: every queued item is in `dirty` and not in `processing`. Belongs to one event loop.
+    Invariant: every queued item is in `dirty` and not in `processing`. Belongs to one event loop: adding from another
+    thread than that of the workers raises RuntimeError, since nothing would wake them.
     """
 
     def __init__(self, *, clock: Clock | None = None, observer: QueueObserver | None = None) -> None:
@@ -59,9 +61,12 @@ class WorkQueue(Generic[T]):
         self._parked: deque[anyio.Event] = deque()
         self._quiet: list[anyio.Event] = []
         self._shut_down = False
+        self._thread: int | None = None  # of the workers, once there are any
 
     def add(self, item: T, priority: int | None = None) -> None:
         """Make `item` ready. Ignored after `shutdown`. `priority` means something to priority queues only."""
+        if self._thread is not None and self._thread != get_ident():
+            raise _other_thread()
         if self._shut_down or item in self._dirty:
             return
         self._dirty[item] = self._clock.boottime()
@@ -76,6 +81,7 @@ class WorkQueue(Generic[T]):
 
     async def get_with_priority(self) -> tuple[T, int]:
         """`get` with the item's priority, always 0 here."""
+        self._thread = get_ident()
         while not self._takeable():
             if self._ended():
                 raise QueueShutDown
@@ -175,3 +181,10 @@ class WorkQueue(Generic[T]):
             for quiet in self._quiet:
                 quiet.set()
             self._quiet.clear()
+
+
+def _other_thread() -> RuntimeError:
+    return RuntimeError(
+        "a queue was added to from another thread than its workers': use anyio.from_thread.run_sync, "
+        "or asyncio's loop.call_soon_threadsafe"
+    )

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentops.controller.delaying_queue import DelayingQueue
+from agentops.controller.priority_queue import PriorityQueue
 from agentops.controller.rate_limiters import (
     FastSlow,
     ItemExponential,
@@ -190,6 +191,27 @@ async def test_drained_queue_keeps_no_references(clock):
     del item
     gc.collect()
     assert seen() is None
+
+
+@pytest.mark.guarantee("PY19")
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("queue_type", [WorkQueue, RateLimitingQueue, PriorityQueue])
+async def test_adding_from_another_thread_is_an_error_that_names_the_fix(anyio_backend, queue_type):
+    queue = queue_type()
+    taken = []
+
+    async def worker():
+        taken.append(await queue.get())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker)
+        await anyio.wait_all_tasks_blocked()
+        adds = [queue.add] if queue_type is WorkQueue else [queue.add, queue.add_rate_limited]
+        for add in adds:
+            with pytest.raises(RuntimeError, match=r"use anyio\.from_thread\.run_sync"):
+                await anyio.to_thread.run_sync(add, "a")
+        await anyio.to_thread.run_sync(anyio.from_thread.run_sync, queue.add, "b")
+    assert taken == ["b"]
 
 
 async def run_queue(queue, body):
