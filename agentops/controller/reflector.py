@@ -235,7 +235,7 @@ class Reflector:
         except (ApiError, TransportError, MalformedObject) as error:
             return self._failed(Phase.LIST, "list_failed", error)
         self._version, self._version_unavailable = version, False
-        self._healthy()
+        self._healthy(Phase.LIST)
         await self._sink.replaced(items, version)
         return _Next(Phase.WATCH, "listed")
 
@@ -383,7 +383,7 @@ class Reflector:
                 ) as answer:
                     opened = True
                     if marker_s is None:
-                        self._healthy()
+                        self._healthy(Phase.WATCH)
                     return await self._follow(answer.chunks(), bound, ends_at), None, True
             if self._initial is not None and opened:
                 raise _NoMarker(f"no end of the initial events of {resource}, and nothing new for {marker_s:g} s")
@@ -439,7 +439,7 @@ class Reflector:
         self._leave()
         self._version, self._version_unavailable = version, False
         self._events += 1
-        self._healthy()
+        self._healthy(Phase.WATCH)
         await self._sink.replaced(items, version)
 
     def _query(self, limit: int | None, token: str, version: str) -> list[tuple[str, str]]:
@@ -540,9 +540,13 @@ class Reflector:
 
     # health
 
-    def _healthy(self) -> None:
+    def _healthy(self, phase: Phase) -> None:
+        """A phase works. Who may list and not watch has a copy that is listed now and then, and is told why."""
         self._last_contact = self._clock.boottime()
-        self._failures, self._last_error, self._failing_since, self._error_code = 0, "", None, 0
+        self._error_code = 0
+        if phase is Phase.LIST and self._complaint.startswith(Phase.WATCH.value):
+            return
+        self._failures, self._last_error, self._failing_since = 0, "", None
         if self._complaint:
             self._complaint = ""
             log.info("reflector.recovered", **self._names())

@@ -329,6 +329,21 @@ async def test_failure_is_logged_once_until_it_changes_or_is_over(reflector, tra
     assert said == ["reflector.failed", "reflector.failed"] + ["reflector.recovered"] * (len(said) - 2)
 
 
+@pytest.mark.guarantee("LI13")
+async def test_who_may_list_but_not_watch_is_told_once_and_stays_out_of_date(reflector, transport, caplog):
+    transport.on("GET", PODS, listing(10))
+    transport.on_watch(PODS, *[Feed(403, status(403, "Forbidden", "cannot watch pods").body) for _ in range(20)])
+    await steps(reflector, 40)
+    assert reflector.last_error == "watch of pods failed: cannot watch pods"
+    assert reflector.failing_s() > 300
+    assert not reflector.kind_is_gone
+    said = [record.message for record in caplog.records if record.message.startswith("reflector.")]
+    assert said == ["reflector.failed"]
+    transport.on_watch(PODS, Feed().bookmark(11).end())
+    await steps(reflector, 2)
+    assert (reflector.last_error, reflector.failing_s()) == ("", 0)
+
+
 @pytest.mark.guarantee("LI8", "LI12")
 async def test_list_without_a_version_and_tables_are_failures(reflector, transport):
     transport.on("GET", PODS, listing(""), listing(3, kind="Table"), TransportError("reset"), listing(10))
