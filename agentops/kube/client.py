@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import anyio
-import orjson
 
 from agentops.kube.errors import (
     ApiError,
@@ -26,6 +25,7 @@ from agentops.kube.errors import (
 )
 from agentops.kube.limiter import RequestLimiter
 from agentops.kube.transport import Query, Response, StreamResponse, Transport
+from agentops.kube.watch import MalformedObject, decode_object, encode
 from agentops.net.retry import retrying
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, SystemClock
@@ -356,7 +356,7 @@ class ApiClient:
         headers: Mapping[str, str] | None = None,
         obj: Patch | None = None,
     ) -> Object:
-        body = None if obj is None else orjson.dumps(obj)
+        body = None if obj is None else encode(obj)
         sent = dict(headers or {})
         if body is not None:
             sent.setdefault("content-type", "application/json")
@@ -370,12 +370,9 @@ class ApiClient:
             error.add_note("strategic merge patches exist for built-in kinds only; use type='merge' or 'apply'")
             raise
         try:
-            result = orjson.loads(answer.body)
-        except orjson.JSONDecodeError as error:
-            raise TransportError(f"{method} {path}: the answer is not JSON ({error})") from error
-        if not isinstance(result, dict):
-            raise TransportError(f"{method} {path}: the answer is not a JSON object")
-        return result
+            return decode_object(answer.body)
+        except MalformedObject as error:
+            raise TransportError(f"{method} {path}: the answer is not a JSON object ({error})") from error
 
     def _write_query(self, field_manager: str | None, dry_run: bool | None) -> QueryList:
         query = [("fieldManager", field_manager or self.field_manager)]

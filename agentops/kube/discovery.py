@@ -12,7 +12,7 @@ import anyio
 import orjson
 
 from agentops.kube.client import ApiClient
-from agentops.kube.errors import KubeError, NotFound
+from agentops.kube.errors import KubeError, NotFound, TransportError
 from agentops.values.clock import Clock, SystemClock
 from agentops.values.kinds import Kind
 
@@ -55,7 +55,10 @@ class Discovery:
             answer = await self._client.raw("GET", path)
         except NotFound:
             return {}
-        return {kind.kind: kind for kind in _kinds(group, version, answer.body)}
+        try:
+            return {kind.kind: kind for kind in _kinds(group, version, answer.body)}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TransportError(f"GET {path}: the answer is no list of resources ({error!r})") from error
 
 
 def _kinds(group: str, version: str, body: bytes) -> list[Kind]:

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from agentops.controller import Manager, ManagerOptions
 from agentops.controller.certificates import self_signed, server_context
-from agentops.kube import AiohttpTransport, ApiClient, ClusterConfig
+from agentops.kube import AiohttpTransport, ApiClient, ClusterConfig, aiohttp_transport
 from agentops.kube.errors import NotFound, TransportError, Unauthorized
 from agentops.kube.kinds import LEASE, POD
 
@@ -174,6 +174,9 @@ async def test_a_hundred_watches_and_full_requests_do_not_hold_up_a_lease(server
         for _ in range(100):
             await tasks.start(watch)
         tasks.start_soon(transport.request, "GET", "/slow")
+        with anyio.fail_after(10):
+            while server.seen[-1].path != "/slow":
+                await anyio.sleep(0.01)
         with anyio.fail_after(2):
             await transport.request("GET", LEASE.path("ns", "l"))
         tasks.cancel_scope.cancel()
@@ -195,6 +198,21 @@ async def test_rotated_token_file_is_read_again_after_a_401(server, tmp_path):
         file.write_text("newer")
         async with transport.stream("GET", "/api") as answer:
             assert answer.status == 200
+
+
+@pytest.mark.guarantee("PY27")
+async def test_token_file_is_read_again_after_a_while_without_a_401(server, tmp_path, monkeypatch):
+    assert aiohttp_transport._TOKEN_MAX_AGE_S == 60
+    file = tmp_path / "token"
+    file.write_text("first")
+    async with AiohttpTransport(ClusterConfig(server=server.url, token_file=str(file))) as transport:
+        await transport.request("GET", "/api")
+        file.write_text("second")
+        await transport.request("GET", "/api")
+        monkeypatch.setattr(aiohttp_transport, "_TOKEN_MAX_AGE_S", -1.0)
+        await transport.request("GET", "/api")
+    sent = [request.headers["authorization"] for request in server.seen]
+    assert sent == ["Bearer first", "Bearer first", "Bearer second"]
 
 
 @pytest.mark.guarantee("CL13")

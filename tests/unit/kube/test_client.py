@@ -16,6 +16,7 @@ from agentops.kube.errors import (
 )
 from agentops.kube.kinds import BUILTIN, DEPLOYMENT, NODE, POD, REVIEWS
 from agentops.kube.transport import Response
+from agentops.kube.watch import encode
 
 pytestmark = pytest.mark.anyio
 
@@ -223,6 +224,27 @@ async def test_conflicts_are_retried_and_the_last_is_raised():
     with pytest.raises(NotFound):
         await retry_on_conflict(other)
     assert calls.count("other") == 1
+
+
+@pytest.mark.parametrize("answer", [Response(200, b"<html>"), ok([]), ok({"resources": [{"name": "pods"}]})])
+async def test_answer_that_names_no_resources_is_no_answer(client, transport, clock, answer):
+    transport.on("GET", "/api/v1", answer)
+    with pytest.raises(TransportError, match="no list of resources"):
+        await Discovery(client, clock=clock).find("v1", "Pod")
+
+
+@pytest.mark.guarantee("IN27")
+async def test_deep_objects_are_read_and_written_as_they_are(client, transport):
+    deep = "x"
+    for _ in range(5000):
+        deep = {"a": deep}
+    transport.on("GET", PODS + "/a", ok(pod("a", 1)))
+    raw = encode({**pod("a", 1), "spec": deep})
+    transport.on("GET", PODS + "/a", Response(200, raw))
+    await client.get(POD, "a", "ns")
+    sent = await client.get(POD, "a", "ns")
+    assert encode(sent) == raw
+    assert encode(sent["spec"]["a"]) in raw
 
 
 @pytest.mark.guarantee("K4")
