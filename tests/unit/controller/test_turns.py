@@ -131,6 +131,32 @@ async def test_late_handler_of_a_large_store_hears_of_everything_once_whatever_h
     assert (created["p2998"], created["p2999"], created["new"]) == (12, 14, 13)
 
 
+@pytest.mark.guarantee("IN10")
+@pytest.mark.parametrize("count", [900, MANY], ids=["at-once", "in-slices"])
+async def test_handler_that_is_added_while_a_list_is_told_hears_of_everything_once(transport, rng, count):
+    transport.on("GET", PODS, listing(10, *(pod(f"p{n}", 5) for n in range(count))))
+    transport.on("GET", PODS, listing(20, *(pod(f"p{n}", 15) for n in range(1, count + 1))))
+    feed = Feed().bookmark(11)
+    transport.on_watch(PODS, feed)
+    informer = Informer(ApiClient(transport), Target(POD), clock=WorkingClock(), rng=rng)
+    early, late = [], []
+
+    def telling(event):
+        early.append(event.type)
+        if len(early) == count + count // 2:
+            informer.add_handler(lambda e: late.append((e.type, e.entry.key[1], e.entry.rv)))
+
+    informer.add_handler(telling)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(informer.run)
+        await informer.wait_for_sync()
+        feed.error(410, "Expired")
+        await turns(2000)
+        tasks.cancel_scope.cancel()
+    assert (early.count("create"), early.count("update"), early.count("delete")) == (count + 1, count - 1, 1)
+    assert sorted(late) == sorted(("create", f"p{n}", 15) for n in range(1, count + 1))
+
+
 @pytest.mark.guarantee("IN11")
 async def test_handler_that_is_removed_while_it_catches_up_hears_no_more(informer):
     heard = []

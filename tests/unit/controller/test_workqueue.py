@@ -18,6 +18,7 @@ from agentops.controller.rate_limiters import (
 )
 from agentops.controller.rate_limiting_queue import RateLimitingQueue
 from agentops.controller.workqueue import QueueShutDown, WorkQueue
+from agentops.values.clock import LoopClock
 
 pytestmark = pytest.mark.anyio
 
@@ -233,6 +234,30 @@ async def test_delayed_items_become_ready_in_time_order(clock):
         for item, at in (("now", 0), ("soon", 5), ("late", 30)):
             assert await queue.get() == item
             assert anyio.current_time() - start == pytest.approx(at)
+
+    await run_queue(queue, body)
+
+
+@pytest.mark.guarantee("DQ6")
+@pytest.mark.parametrize("queue_type", [DelayingQueue, PriorityQueue])
+async def test_what_became_ready_while_the_machine_slept_is_handed_out_within_ten_seconds(queue_type):
+    """Timers of the event loop stand still meanwhile; the clock that delays are counted on does not."""
+
+    class Suspended(LoopClock):
+        slept_s = 0.0
+
+        def boottime(self):
+            return super().boottime() + self.slept_s
+
+    clock = Suspended()
+    queue = queue_type(clock=clock)
+
+    async def body():
+        queue.add_after("a", 3600)
+        await anyio.sleep(1)
+        clock.slept_s = 7200
+        with anyio.fail_after(10):
+            assert await queue.get() == "a"
 
     await run_queue(queue, body)
 
