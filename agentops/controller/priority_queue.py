@@ -120,6 +120,10 @@ class PriorityQueue(RateLimitingQueue[T]):
         self._by_time.clear()
         self._ready = self._blocked = 0
 
+    async def shutdown_with_drain(self, *, queued_too: bool = True) -> None:
+        """`shutdown`, as in Go: who processes an item waits for that, not the queue."""
+        self.shutdown()
+
     def statistics(self) -> QueueStatistics:
         waiting = len(self._places) - self._ready
         return QueueStatistics(self._ready, len(self._processing), waiting, self._failing())

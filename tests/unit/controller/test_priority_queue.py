@@ -127,6 +127,8 @@ async def test_shutdown_is_abrupt_and_wakes_everybody(queue):
         queue.add("a")
     assert len(ended) == 3, "also while an item is being processed, and although one was ready"
     assert len(queue) == 0
+    with anyio.fail_after(1):
+        await queue.shutdown_with_drain()
     queue.done(held)
 
 
