@@ -101,8 +101,11 @@ class Store:
             index = self._indices[name]
         except KeyError:
             raise KeyError(f"{self._name} has no index {name!r}; {_how_to_add(name)}") from None
-        keys = index.get(value, ())
-        return iter(self._select((key for key in keys if not namespace or key[0] == namespace), selector))
+        keys: Iterable[Key] = index.get(value, {})
+        if namespace:  # a value may be everywhere, or a namespace hold everything
+            few, many = sorted((index.get(value, {}), self._namespaces.get(namespace, {})), key=len)
+            keys = [key for key in few if key in many]
+        return iter(self._select(keys, selector))
 
     def shared(self, entry: Entry) -> dict[str, Any]:
         """The object decoded once for all who promise not to change it; kept until the entry is replaced."""

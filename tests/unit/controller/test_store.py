@@ -50,6 +50,21 @@ def test_a_namespace_is_listed_without_a_look_at_the_others():
     assert names(store.list("ns")) == ["a"]
 
 
+@pytest.mark.guarantee("IN19")
+def test_an_index_value_that_is_everywhere_costs_a_namespace_what_it_holds():
+    class Unlistable(dict):
+        def __iter__(self):
+            raise AssertionError("all objects of the value are looked at")
+
+    store = Store()
+    store.add_index("node", by_node)
+    for e in (entry("a"), entry("b", node="n2"), *(entry("a", namespace=f"ns{n}") for n in range(5))):
+        store.put(e)
+    store._indices["node"]["n1"] = Unlistable(store._indices["node"]["n1"])
+    assert names(store.by_index("node", "n1", "ns")) == ["a"]
+    assert names(store.by_index("node", "n1", "nowhere")) == []
+
+
 @pytest.mark.guarantee("IN21")
 def test_nothing_is_decoded_to_compare_labels(monkeypatch):
     store = Store()
