@@ -74,6 +74,8 @@ _GRACE_S = 15.0
 _IDLE_S = 90.0
 _SHORT_WATCH_S = 1.0
 _LIST_TIMEOUT_S = 60.0
+_PATIENCE_S = 600.0
+"""The most that a server's Retry-After delays: nobody is told for how long a cache is to be old."""
 _CALM_S = 60.0
 """After as long without a failure of a sort, the next one is a first one again."""
 _YIELD_EVERY = 256
@@ -563,7 +565,7 @@ class Reflector:
             self._complaint = complaint
             log.warning("reflector.failed", verb=self._phase.value, code=code, error=str(error), **self._names())
         floor_s = throttled_s(error) if isinstance(error, ApiError) else None
-        return _Next(phase, reason, wait=True, floor_s=floor_s or 0.0)
+        return _Next(phase, reason, wait=True, floor_s=min(floor_s or 0.0, _PATIENCE_S))
 
     def _names(self) -> dict[str, str]:
         return {"resource": self.target.kind.resource, "namespace": self.target.namespace}

@@ -261,6 +261,7 @@ async def test_quiet_breaks_are_counted_anew_after_a_list(manager, transport):
     [
         ({"retry-after": "17"}, 17, 18),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:40 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 40, 41),
+        ({"retry-after": "86400"}, 600, 601),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:40 GMT"}, 0.8, 2),
         *[({"retry-after": odd}, 0.8, 2) for odd in ("inf", "nan", "-5", "soon", "9" * 400)],
     ],
