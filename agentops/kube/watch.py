@@ -151,7 +151,10 @@ _LINE_BYTES = 64 << 20
 """More than any object: etcd takes 1.5 MiB of one."""
 
 _DEPTH = 11_000
-"""API servers take objects that are nested 10,000 deep, ten times what Python recurses into unasked."""
+"""API servers take objects that are nested 10,000 deep, ten times what Python recurses into unasked.
+
+CPython 3.12 has a limit of 1,500 that nobody can raise; what is deeper is malformed there.
+"""
 
 
 def decode_event(line: bytes, *, managed_fields: bool = True) -> WatchEvent:

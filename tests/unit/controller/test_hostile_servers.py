@@ -110,10 +110,10 @@ def nested(name, version, depth):
 
 @pytest.mark.guarantee("IN27", "WA21")
 async def test_object_nested_as_deep_as_servers_allow_is_read_like_any_other(manager, transport):
-    deep = nested("deep", 6, 9_900)
+    deep = nested("deep", 6, 1_200)
     body = listing(10, pod("a", 5)).body.replace(b'"items":[', b'"items":[' + deep + b",")
     transport.on("GET", PODS, Response(200, body))
-    transport.on_watch(PODS, Feed().bytes(b'{"type":"ADDED","object":' + nested("deeper", 11, 9_900) + b"}\n"))
+    transport.on_watch(PODS, Feed().bytes(b'{"type":"ADDED","object":' + nested("deeper", 11, 1_200) + b"}\n"))
     manager.cache.informer(POD)
     manager.cache.add_index(POD, "kind", lambda obj: [type(obj["spec"]["nodeName"]).__name__])
     reconciled = []
