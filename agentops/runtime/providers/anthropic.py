@@ -33,7 +33,7 @@ from agentops.runtime.providers.base import (
     ToolSpec,
 )
 from agentops.runtime.providers.calls import VendorCalls
-from agentops.runtime.providers.faults import tool_input, tool_name
+from agentops.runtime.providers.faults import count, tool_input, tool_name
 from agentops.telemetry import tracing
 from agentops.values.clock import Clock
 
@@ -160,7 +160,7 @@ class AnthropicAdapter:
 def _status_of(error: Any) -> int | None:
     """The HTTP status; an error in the middle of a stream has 200, and its type says what it is."""
     status = getattr(error, "status_code", None)
-    if isinstance(status, int) and status >= 400:
+    if isinstance(status, int) and status >= 300:
         return status
     return _STATUS_OF_TYPE.get(getattr(error, "type", None) or "")
 
@@ -228,11 +228,11 @@ class _StreamReader:
         """Numbers are totals so far; a later event may leave out what an earlier one said."""
         for name in ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"):
             value = getattr(usage, name, None)
-            if isinstance(value, int):
-                self._counts[name] = value
+            if value is not None:
+                self._counts[name] = count(value)
         thinking = getattr(getattr(usage, "output_tokens_details", None), "thinking_tokens", None)
-        if isinstance(thinking, int):
-            self._counts["thinking"] = thinking
+        if thinking is not None:
+            self._counts["thinking"] = count(thinking)
 
     @property
     def finished(self) -> bool:
@@ -243,14 +243,14 @@ class _StreamReader:
         return ()
 
     def finish(self) -> Finish:
-        count = self._counts.get
-        read, written = count("cache_read_input_tokens", 0), count("cache_creation_input_tokens", 0)
-        sent, received = count("input_tokens", 0) + read + written, count("output_tokens", 0)
+        total = self._counts.get
+        read, written = total("cache_read_input_tokens", 0), total("cache_creation_input_tokens", 0)
+        sent, received = total("input_tokens", 0) + read + written, total("output_tokens", 0)
         usage = Usage(
             input_tokens=sent,
             output_tokens=received,
             total_tokens=sent + received,
-            reasoning_tokens=count("thinking", 0),
+            reasoning_tokens=total("thinking", 0),
             cache_creation_tokens=written,
             cache_read_tokens=read,
         )

@@ -16,6 +16,8 @@ from attrs import field, frozen
 
 from agentops.runtime.errors import ProviderAuthFault, ProviderFault, ProviderReplyFault
 from agentops.runtime.providers.base import Delta, Finish
+from agentops.runtime.providers.bounds import MAX_ANSWER_CHARS, TooLarge
+from agentops.runtime.providers.characters import Characters, Growing
 from agentops.runtime.providers.faults import RETRYABLE_STATUS, detail, kind_of, retry_after, short
 from agentops.values.clock import Clock
 
@@ -68,30 +70,44 @@ class VendorCalls:
         """The deltas of the response that `begin` opens. `first` goes before the first of them: never alone, because
         a call that showed nothing may still be retried. Raises ProviderFault."""
         waiting = list(first)
-        answering = False
+        characters = Characters()
+        answering, said_chars = False, 0
         try:
             response = await begin()
             answering = True
             async with response:
                 async for event in response:
-                    deltas = reader.feed(event)
+                    deltas = self._read(reader, characters, event, model)
                     if deltas and waiting:
                         deltas, waiting = [*waiting, *deltas], []
                     for delta in deltas:
                         yield delta
+                    said_chars += sum(len(d.text) for d in deltas if isinstance(d, Growing))
+                    if said_chars > MAX_ANSWER_CHARS:
+                        raise TooLarge(f"it wrote more than {MAX_ANSWER_CHARS} characters and had not finished")
                 if not reader.finished:  # half an answer must not pass for a whole one
                     raise self._broken(model, "the stream ended early")
-                for delta in (*waiting, *reader.notes()):
+                for delta in (*waiting, *characters.whole([*reader.notes(), reader.finish()])):
                     yield delta
-                yield reader.finish()
-        except (self.sdk.APIError, httpx2.HTTPError, ValueError) as error:  # ValueError: the SDK's decoder
+        # The last two: the SDK's decoder, which is given whatever came.
+        except (self.sdk.APIError, httpx2.HTTPError, ValueError, RecursionError) as error:
             raise self._fault(error, model, answering) from error
+
+    def _read(self, reader: Reader, characters: Characters, event: Any, model: str) -> list[Delta]:
+        """What `reader` makes of an event. The SDKs check no types, so a field may be anything that JSON can say."""
+        try:
+            return characters.whole(reader.feed(event))
+        except (TypeError, AttributeError, LookupError) as error:
+            raise self._not_understood(f"an event has another shape: {error}", model) from error
 
     def _fault(self, error: Any, model: str, answering: bool) -> ProviderFault:
         sdk = self.sdk
         cause = error.__cause__
         if isinstance(cause, ProviderFault):  # from our OAuth2, wrapped by the SDK
             return cause
+        for problem in (error, cause):
+            if isinstance(problem, TooLarge):
+                return self._not_understood(problem, model)
         if isinstance(error, sdk.APITimeoutError | httpx2.TimeoutException) or isinstance(cause, httpx2.ReadTimeout):
             silent = "went silent in the middle of its answer" if answering else "gave no answer in time"
             return self._make(f"model {model} {silent}", model, kind="timeout", retryable=True)
@@ -105,12 +121,12 @@ class VendorCalls:
                 retryable=True,
             )
         if not isinstance(error, sdk.APIError) or isinstance(error, sdk.APIResponseValidationError):
-            return ProviderReplyFault(
-                f"{self._where} did not answer in {self.format} ({short(error)}); {self.hint}",
-                provider=self.provider,
-                model=model,
-            )
+            return self._not_understood(error, model)
         return self._refused(error, model)
+
+    def _not_understood(self, error: object, model: str) -> ProviderFault:
+        text = f"{self._where} did not answer in {self.format} ({short(error)}); {self.hint}"
+        return ProviderReplyFault(text, provider=self.provider, model=model)
 
     def _refused(self, error: Any, model: str) -> ProviderFault:
         """The vendor said no: by an HTTP status, or by an error object inside the stream."""
@@ -129,7 +145,10 @@ class VendorCalls:
         what = f"HTTP {status} from model {model}" if status is not None else f"model {model} failed"
         named = f" ({error.type})" if getattr(error, "type", None) else ""
         kind, hint = kind_of(status), ""
-        if status == 404:
+        if status is not None and status < 400:
+            where = getattr(getattr(error, "response", None), "headers", {}).get("location", "elsewhere")
+            hint = f"; it leads to {short(where)}, and redirects are not followed: set baseURL to where it answers"
+        elif status == 404:
             hint = f"; check that model {model} exists there and baseURL is right"
         elif status == 413 or (status == 400 and _TOO_LONG.search(f"{getattr(error, 'code', '')} {said}")):
             kind, hint = "too_long", "; the prompt, with what is attached to it, does not fit this model"

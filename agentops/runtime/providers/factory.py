@@ -17,6 +17,7 @@ from agentops.api.model_reference import BadModelReference, find_model
 from agentops.api.runtime_config import ProviderConfig, RuntimeConfig
 from agentops.runtime.errors import ConfigFault
 from agentops.runtime.providers.base import Adapter
+from agentops.runtime.providers.bounds import bounded
 from agentops.runtime.providers.chain import BoundModel, ModelChain
 from agentops.runtime.providers.oauth2 import ClientCredentials, OAuth2Auth
 from agentops.telemetry.logging import get_logger
@@ -140,7 +141,7 @@ class AdapterFactory:
                 base_url=provider.base_url or (OPENROUTER_URL if provider.type == "openrouter" else None),
                 api_key="" if provider.oauth2 else key,
                 key_source=key_source,
-                http_client=self._http_client(timeout=TIMEOUT, auth=self._auth(provider)),
+                http_client=bounded(self._http_client(timeout=TIMEOUT, auth=self._auth(provider))),
                 clock=self._clock,
                 organization=provider.organization,
                 project=provider.project,
@@ -163,7 +164,7 @@ class AdapterFactory:
                 base_url=provider.base_url,
                 api_key=key,
                 key_source=key_source,
-                http_client=self._http_client(timeout=TIMEOUT, auth=self._auth(provider)),
+                http_client=bounded(self._http_client(timeout=TIMEOUT, auth=self._auth(provider))),
                 clock=self._clock,
                 headers=provider.headers,
                 defaults=provider.call_defaults.get("anthropic", {}),

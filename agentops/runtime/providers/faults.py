@@ -53,6 +53,11 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return None
 
 
+def count(value: object) -> int:
+    """A number of tokens as a provider gave it; 0 for what is none."""
+    return int(value) if isinstance(value, int | float) and 0 < value < math.inf else 0
+
+
 def short(error: object) -> str:
     """One line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -30,7 +30,7 @@ from agentops.runtime.providers.base import (
     ToolSpec,
 )
 from agentops.runtime.providers.calls import VendorCalls
-from agentops.runtime.providers.faults import tool_input, tool_name
+from agentops.runtime.providers.faults import count, tool_input, tool_name
 from agentops.telemetry import tracing
 from agentops.values.clock import Clock
 
@@ -206,7 +206,7 @@ class _StreamReader:
         self._service_tier: str | None = None
 
     def feed(self, chunk: Any) -> list[Delta]:
-        self._response_id = getattr(chunk, "id", None) or self._response_id
+        self._response_id = str(getattr(chunk, "id", None) or self._response_id)
         self._service_tier = getattr(chunk, "service_tier", None) or self._service_tier
         if getattr(chunk, "usage", None) is not None:
             self._usage = _usage(chunk.usage)
@@ -218,7 +218,7 @@ class _StreamReader:
                 if isinstance(reasoning, str) and reasoning:
                     deltas.append(ReasoningDelta(reasoning))
                 if delta.content:
-                    deltas.append(TextDelta(delta.content))
+                    deltas.extend(_content(delta.content))
                 for note in getattr(delta, "annotations", None) or ():
                     deltas.extend(self._source(note))
                 for call in delta.tool_calls or ():
@@ -240,12 +240,14 @@ class _StreamReader:
         name = call.function.name if call.function else None
         call_id = self._calls.get(call.index)
         if call_id is None or (call.id and call.id != call_id and call.id not in self._seen and name):
-            call_id = call.id if call.id and call.id not in self._seen else self._new_id()
+            call_id = str(call.id) if call.id and call.id not in self._seen else self._new_id()
             self._calls[call.index] = call_id
             self._seen.add(call_id)
             deltas.append(ToolInputStart(call_id, name or ""))
-        if call.function and call.function.arguments:
-            deltas.append(ToolInputDelta(call_id, call.function.arguments))
+        if call.function and (arguments := call.function.arguments):
+            if isinstance(arguments, dict):  # some servers send the object itself
+                arguments = orjson.dumps(arguments).decode()
+            deltas.append(ToolInputDelta(call_id, arguments))
         return deltas
 
     @property
@@ -261,6 +263,19 @@ class _StreamReader:
         if self._calls and reason in ("stop", "unknown"):  # servers that say stop although they called a tool
             reason = "tool-calls"
         return Finish(reason, self._usage, self._response_id)
+
+
+def _content(content: Any) -> list[Delta]:
+    """The answer's text, which some servers send as a list of parts, thoughts among them."""
+    if not isinstance(content, list):
+        return [TextDelta(content)]
+    deltas: list[Delta] = []
+    for part in content:
+        if part["type"] == "text":
+            deltas.append(TextDelta(part["text"]))
+        elif part["type"] == "thinking":
+            deltas += [ReasoningDelta(thought["text"]) for thought in part["thinking"]]
+    return deltas
 
 
 def _message_to_wire(message: Message) -> list[dict[str, Any]]:
@@ -292,21 +307,21 @@ def _message_to_wire(message: Message) -> list[dict[str, Any]]:
 def _usage(usage: Any) -> Usage:
     prompt_details = getattr(usage, "prompt_tokens_details", None)
     output_details = getattr(usage, "completion_tokens_details", None)
-    sent, received = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    sent, received = count(usage.prompt_tokens), count(usage.completion_tokens)
     return Usage(
         input_tokens=sent,
         output_tokens=received,
         total_tokens=sent + received,
-        reasoning_tokens=getattr(output_details, "reasoning_tokens", None) or 0,
-        cache_creation_tokens=getattr(prompt_details, "cache_write_tokens", None) or 0,
-        cache_read_tokens=getattr(prompt_details, "cached_tokens", None) or 0,
+        reasoning_tokens=count(getattr(output_details, "reasoning_tokens", None)),
+        cache_creation_tokens=count(getattr(prompt_details, "cache_write_tokens", None)),
+        cache_read_tokens=count(getattr(prompt_details, "cached_tokens", None)),
     )
 
 
 def _status_of(error: Any) -> int | None:
     """The HTTP status, or for an error object inside the stream its `code`, which some servers make a status."""
     status = getattr(error, "status_code", None)
-    if isinstance(status, int) and status >= 400:
+    if isinstance(status, int) and status >= 300:
         return status
     code = error.body.get("code") if isinstance(error.body, dict) else None
     return int(code) if isinstance(code, int | str) and str(code).isdigit() else None

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import orjson
 import pytest
 from support.providers import KEY, adapter, ask, calls_of, finish_of, text_of
 
 from agentops.api.runs import Usage
+from agentops.api.runtime_config import ProviderConfig
 from agentops.runtime.errors import ProviderAuthFault, ProviderFault
 from agentops.runtime.messages import Message, ToolCallPart, ToolResultPart, user
+from agentops.runtime.providers import bounds, calls
 from agentops.runtime.providers.base import (
     ReasoningDelta,
     ToolInputDelta,
 )
+from agentops.runtime.providers.factory import AdapterFactory
+from agentops.values.clock import LoopClock
 
 pytestmark = pytest.mark.anyio
 
@@ -150,15 +156,18 @@ def sse(*events: Any) -> str:
     return "".join(map(written, events))
 
 
-def plain_answer(kind: str, text: str, *, usage: bool = True) -> str:
-    """A whole answer in the vendor's format, as it stands on the wire."""
+def plain_answer(kind: str, *pieces: str, usage: bool = True) -> str:
+    """A whole answer in the vendor's format, as it stands on the wire; an event for each piece."""
     if kind == "anthropic":
         counts = {"usage": {"input_tokens": 3, "output_tokens": 1}} if usage else {}
         message = {"id": "m1", "type": "message", "role": "assistant", "model": "m", "content": [], **counts}
         return sse(
             {"type": "message_start", "message": message},
             {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}},
+            *(
+                {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
+                for piece in pieces
+            ),
             {"type": "content_block_stop", "index": 0},
             {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, **counts},
             {"type": "message_stop"},
@@ -167,7 +176,7 @@ def plain_answer(kind: str, text: str, *, usage: bool = True) -> str:
     return sse(
         {"id": "c1", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
         {"id": "c1", "choices": []},
-        {"id": "c1", "choices": [{"index": 0, "delta": {"content": text}}]},
+        *({"id": "c1", "choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces),
         {"id": "c1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], **counts},
         "data: [DONE]\n\n",
     )
@@ -335,3 +344,63 @@ async def test_calls_under_one_index_or_id_stay_apart(tmp_path: Path, kind: str)
     body = calls_answer(kind, (0, "c1", "bash", '{"command":"a"}'), (0, "c2", "read", '{"path":"b"}'))
     async with adapter(tmp_path, kind, [{"raw": {"body": body}}]) as (model, _):
         assert calls_of(await ask(model)) == [("bash", '{"command":"a"}'), ("read", '{"path":"b"}')]
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+async def test_characters_cut_between_events_are_whole(tmp_path: Path, kind: str, size: int) -> None:
+    """JSON writes many emoji as two halves, and some servers cut between them."""
+    pieces = ["half ", "\ud83d", "\ude42", " whole 🙂, lone \ud83d", " and \ude42", " last \ud83d"]
+    body = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", plain_answer(kind, *pieces))
+    async with adapter(tmp_path, kind, [{"raw": {"body": body, "slice": size}}]) as (model, _):
+        text = text_of(await ask(model))
+    assert text == "half 🙂 whole 🙂, lone \ufffd and \ufffd last \ufffd"
+
+
+ODD_EVENTS = (
+    "5", "[]", "null", '{"choices": {"a": 1}}', '{"choices": [5]}', '{"choices": [{"delta": {"content": 5}}]}',
+    '{"choices": [{"delta": {"tool_calls": "x"}}]}', '{"choices": ' + "[" * 50_000 + "]" * 50_000 + "}",
+    '{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 5}}',
+    '{"type": "content_block_start", "index": {}, "content_block": 7}',
+)  # fmt: skip
+
+
+async def test_an_event_of_another_shape_is_passed_over_or_a_fault(tmp_path: Path, kind: str) -> None:
+    named = "event: content_block_delta\n" if kind == "anthropic" else ""
+    bodies = [f"{named}data: {event}\n\n" + plain_answer(kind, "hi") for event in ODD_EVENTS]
+    async with adapter(tmp_path, kind, [{"raw": {"body": body}} for body in bodies]) as (model, _):
+        for _ in bodies:
+            try:
+                assert text_of(await ask(model)) == "hi"
+            except ProviderFault as fault:
+                assert "did not answer in" in str(fault)  # noqa: PT017
+
+
+async def test_an_event_without_end_is_left(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_EVENT_BYTES", 1 << 20)
+    body = "data: " + "x" * (3 << 20)
+    async with adapter(tmp_path, kind, [{"raw": {"body": body, "slice": 1 << 16}}]) as (model, _):
+        with pytest.raises(ProviderFault, match="one piece of its answer has more than 1 MiB"):
+            await ask(model)
+
+
+async def test_an_answer_without_end_is_left(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "MAX_ANSWER_CHARS", 5000)
+    async with adapter(tmp_path, kind, [{"text": "word " * 10, "repeat": 10_000}]) as (model, _):
+        with pytest.raises(ProviderFault, match="more than 5000 characters") as caught:
+            await ask(model)
+    assert not caught.value.retryable
+
+
+async def test_a_redirect_is_not_followed_and_says_where_it_leads(kind: str) -> None:
+    def moved(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(307, headers={"Location": "http://elsewhere/v1"})
+
+    def http(**options: Any) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(moved), **options)
+
+    config = ProviderConfig(name="p", type=kind, base_url="http://here/v1", api_key_env="KEY")
+    model = AdapterFactory({"KEY": KEY}, http, LoopClock(), lambda: "new").adapter(config)
+    with pytest.raises(ProviderFault, match=r"HTTP 307 .*it leads to http://elsewhere/v1,.*set baseURL") as caught:
+        await ask(model)
+    await model.aclose()
+    assert not caught.value.retryable
