@@ -127,6 +127,10 @@ def read_prompt(environ: Mapping[str, str]) -> str:
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ConfigFault(f"AGENT_PROMPT_FILE {shown}: {why}") from None
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise ConfigFault("AGENT_PROMPT: not UTF-8 text") from None
     if not prompt.strip():
         raise ConfigFault("the prompt is empty: set AGENT_PROMPT, or AGENT_PROMPT_FILE to a file that holds it")
     return prompt

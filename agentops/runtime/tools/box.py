@@ -19,7 +19,7 @@ from agentops.runtime.metrics import RuntimeMetrics
 from agentops.runtime.providers.base import ToolSpec
 from agentops.runtime.spans import content
 from agentops.runtime.tools.base import Progress, ShowingTool, Tool, ToolOutput, check_arguments
-from agentops.runtime.tools.output import cut, spill
+from agentops.runtime.tools.output import cut, printable, spill
 from agentops.runtime.tools.sandbox import Sandbox
 from agentops.runtime.tools.workspace import Workspace
 from agentops.telemetry import tracing
@@ -103,6 +103,7 @@ class ToolBox:
             except Exception as error:  # a defect in a tool must not end the turn; it is logged with its trace
                 log.exception("tool.crashed", tool=label)
                 outcome = ToolOutcome(f"the tool {name} failed: {error or type(error).__name__}", True, _metadata({}))
+            outcome = ToolOutcome(printable(outcome.text), outcome.is_error, printable(outcome.metadata))
             milliseconds = round((self._clock.boottime() - started) * 1000)
             span.set_attribute("tool.duration_ms", milliseconds)
             span.set_attribute("tool.error", outcome.is_error)

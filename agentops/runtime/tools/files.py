@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
+import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,8 @@ MAX_DIFF_CHARS = 50_000
 _QUOTE = 80
 _PIECE = 1 << 20
 _ANY_SIZE = 1 << 62
+_NO_SECOND_FILE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV})
+"""What a directory says that may not be changed, or a file that is a mount of its own."""
 
 _T = TypeVar("_T")
 _PATH = {"type": "string", "description": "Path inside the workspace, relative or absolute."}
@@ -162,11 +166,32 @@ class WriteTool:
 
         def work() -> None:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            path.write_bytes(data)
+            replace_file(path, shown, data)
 
         await _inside(self._sandbox, shown, work)
         metadata = {"ui": "file-created", "filePath": shown, "size": len(data), "language": language(shown)}
         return ToolOutput(f"Wrote {len(data)} bytes to {shown}", metadata)
+
+
+def replace_file(path: Path, shown: str, data: bytes) -> None:
+    """Make `data` the content of the file at once: when the disk is full, or the process is killed, the old content
+    stays whole. Where the directory takes no second file, it is written in place."""
+    mode = None
+    if path.exists():
+        _regular(path, shown, _ANY_SIZE)
+        mode = stat.S_IMODE(path.stat().st_mode)
+    draft = path.with_name(f".agentops-{secrets.token_hex(6)}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+            file.write(data)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+        os.replace(draft, path)
+    except BaseException as error:
+        draft.unlink(missing_ok=True)
+        if not isinstance(error, OSError) or error.errno not in _NO_SECOND_FILE:
+            raise
+        path.write_bytes(data)
 
 
 class EditTool:
@@ -212,7 +237,7 @@ class EditTool:
             except UnicodeDecodeError:
                 raise ToolFault(f"{shown} is not UTF-8 text") from None
             after = apply_edits(before, edits)
-            path.write_bytes(after.encode("utf-8", "replace"))
+            replace_file(path, shown, after.encode("utf-8", "replace"))
             return before, after
 
         before, after = await _inside(self._sandbox, shown, work)

@@ -43,6 +43,11 @@ def join(head: str, tail: str, total: int, spilled: str | None) -> str:
     return f"{head}\n\n[output cut: showing {shown} of {total} chars.{where} Or narrow the call.]\n\n{tail}"
 
 
+def printable(text: str) -> str:
+    """`text` as UTF-8 can say it: bytes of a file's name that are none become question marks."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def spill(workspace: Path, name: str, text: str) -> str | None:
     """Write `text` to the spill directory; its workspace path, or None when the disk refuses."""
     try:

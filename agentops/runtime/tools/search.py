@@ -18,7 +18,7 @@ import anyio
 from agentops.runtime.errors import ToolFault
 from agentops.runtime.tools.base import Arguments, ToolOutput, schema
 from agentops.runtime.tools.bash import child_environment
-from agentops.runtime.tools.output import SPILL_DIR, OutputSink
+from agentops.runtime.tools.output import SPILL_DIR, OutputSink, printable
 from agentops.runtime.tools.processes import running
 from agentops.runtime.tools.sandbox import Sandbox
 from agentops.runtime.tools.workspace import Workspace
@@ -227,11 +227,6 @@ def walk_files(root: Path, hidden: bool = True) -> Iterator[Path]:
         for name in sorted(files):
             if hidden or name[0] != ".":
                 yield Path(directory, name)
-
-
-def printable(path: str) -> str:
-    """`path` as text; bytes of a name that are no UTF-8 become question marks."""
-    return path.encode("utf-8", "replace").decode()
 
 
 def glob_regex(pattern: str) -> Any:

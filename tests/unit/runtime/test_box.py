@@ -13,6 +13,7 @@ from agentops.runtime.errors import ToolFault
 from agentops.runtime.metrics import RuntimeMetrics
 from agentops.runtime.tools.base import Arguments, ToolOutput, check_arguments, schema
 from agentops.runtime.tools.box import ToolBox
+from agentops.runtime.tools.files import LsTool
 from agentops.runtime.tools.output import KEPT_FILES, SPILL_DIR, OutputSink, cut, spill, split
 from agentops.runtime.tools.workspace import Workspace
 from agentops.telemetry.metrics import Registry
@@ -130,3 +131,14 @@ def test_small_models_are_understood() -> None:
     spec = schema({"n": {"type": "integer"}, "on": {"type": "boolean"}, "s": {"type": "string"}})
     assert check_arguments({"n": "5", "on": "true", "s": 7, "extra": 1}, spec) == {"n": 5, "on": True, "s": "7"}
     assert check_arguments({"n": 5.0, "s": None}, spec) == {"n": 5}
+
+
+async def test_names_that_are_no_text_do_not_reach_the_events(
+    workspace: Workspace, clock: LoopClock, registry: Registry
+) -> None:
+    (workspace.root / os.fsdecode(b"caf\xe9")).touch()
+    box = ToolBox(
+        [LsTool(workspace)], workspace=workspace, max_result_chars=60, clock=clock, metrics=RuntimeMetrics(registry)
+    )
+    outcome = await box.call("c1", "ls", "{}")
+    assert (outcome.text, outcome.is_error) == ("caf?", False)

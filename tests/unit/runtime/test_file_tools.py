@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +218,51 @@ def test_a_workspace_behind_a_link_is_its_real_path(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     assert Workspace(tmp_path / "link").root == (tmp_path / "real").resolve()
+
+
+async def test_what_is_no_file_is_not_written_to(tree: Workspace) -> None:
+    """A pipe nobody reads would hold the turn for ever, and no abort could end it."""
+    os.mkfifo(tree.root / "pipe")
+    edits = [{"oldText": "a", "newText": "b"}]
+    for path, says in (("pipe", "not a regular file"), ("src", "directory")):
+        with pytest.raises(ToolFault, match=says):
+            await WriteTool(tree).run({"path": path, "content": "x"})
+        with pytest.raises(ToolFault, match=says):
+            await EditTool(tree).run({"path": path, "edits": edits})
+
+
+async def test_a_disk_that_is_full_leaves_the_old_content(tree: Workspace) -> None:
+    (tree.root / "a.py").chmod(0o751)
+    large = "x" * 5000
+    with limited_files(4096), pytest.raises(ToolFault, match="too large"):
+        await WriteTool(tree).run({"path": "a.py", "content": large})
+    with limited_files(4096), pytest.raises(ToolFault, match="too large"):
+        await EditTool(tree).run({"path": "a.py", "edits": [{"oldText": "one", "newText": large}]})
+    assert (tree.root / "a.py").read_text() == "one\ntwo\nthree\n"
+    assert sorted(path.name for path in tree.root.iterdir()) == [".git", "a.py", "src"]
+    await WriteTool(tree).run({"path": "a.py", "content": large})
+    assert (tree.root / "a.py").read_text() == large
+    assert (tree.root / "a.py").stat().st_mode & 0o777 == 0o751, "it is the same file to others"
+
+
+async def test_a_file_that_is_a_mount_of_its_own_is_written_in_place(
+    tree: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: Any) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "replace", busy)
+    await WriteTool(tree).run({"path": "a.py", "content": "new"})
+    assert (tree.root / "a.py").read_text() == "new"
+    assert sorted(path.name for path in tree.root.iterdir()) == [".git", "a.py", "src"]
+
+
+@contextmanager
+def limited_files(size_bytes: int) -> Iterator[None]:
+    """No file may grow beyond that."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
