@@ -47,6 +47,7 @@ When, and what goes wrong (durations in seconds, or 500ms, 1m30s):
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ class Script:
 def load_script(path: Path) -> Script:
     """The script in the file at `path`. Raises ScriptError naming the file, the place and the fix."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = _parsed(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ScriptError(f"script {path}: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:
@@ -168,10 +169,24 @@ def load_script(path: Path) -> Script:
         raise ScriptError(f"script {path}: {error}") from error
 
 
+def _parsed(text: str) -> Any:
+    """JSON as JSON, where two escapes may be one character; else YAML, where each is half of one."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return yaml.safe_load(text)
+
+
 def parse_script(data: Any) -> Script:
     """The script in parsed YAML or JSON. Raises ScriptError naming the place."""
     if isinstance(data, list):
         data = {"turns": data}
+    try:
+        json.dumps(data, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeEncodeError:
+        raise ScriptError("a text holds half of a character (\\ud83d); write the character itself, or JSON") from None
+    except ValueError:
+        raise ScriptError("it holds itself: an alias leads back to its anchor") from None
     fields = _Fields(data, "script", ("model", "turns", "otherwise"))
     turns = fields.items("turns")
     if not turns and "otherwise" not in data:

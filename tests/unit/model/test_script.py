@@ -118,3 +118,17 @@ def test_the_example_of_the_documentation_is_a_script() -> None:
     assert blocks
     for block in blocks:
         assert parse_script(yaml.safe_load(block.partition("```")[0])).turns
+
+
+def test_a_json_script_may_escape_a_character_in_two_halves(tmp_path: Path) -> None:
+    file = tmp_path / "script.json"
+    file.write_text('[{"text": "\\ud83d\\ude42"}]')
+    assert load_script(file).turns[0].text == ("🙂",)
+
+
+@pytest.mark.parametrize(("text", "says"), [('- text: "\\ud83d"', "half of a character"), ("&a [*a]", "holds itself")])
+def test_what_cannot_be_sent_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "script.yaml"
+    file.write_text(text)
+    with pytest.raises(ScriptError, match=says):
+        load_script(file)
