@@ -6,9 +6,10 @@ Values only. Providers translate them to their vendor's shape; `to_wire` is the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import orjson
 from attrs import frozen
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -137,33 +138,21 @@ def _part_from_wire(data: Mapping[str, Any]) -> Part | None:
     return None
 
 
-def complete_tool_calls(messages: Sequence[Message], reason: str) -> tuple[Message, ...]:
-    """`messages` with an error result for every tool call that has none.
+def transcript(messages: Iterable[Message], limit: int = 5000, most_bytes: int = 512 << 10) -> list[dict[str, str]]:
+    """`[{role, content}]` for the memory service: tool calls flattened, each at most `limit` characters.
 
-    Providers refuse a conversation in which a tool call was never answered; a turn that was stopped
-    between the call and its result leaves exactly that.
+    A long session gets a lower limit, so that all of it has at most `most_bytes` as JSON and the service takes it.
     """
-    answered = {
-        part.tool_call_id for message in messages for part in message.content if isinstance(part, ToolResultPart)
-    }
-    out: list[Message] = []
-    for message in messages:
-        out.append(message)
-        missing = [call for call in message.tool_calls if call.tool_call_id not in answered]
-        if missing:
-            results = (ToolResultPart(call.tool_call_id, call.tool_name, reason, True) for call in missing)
-            out.append(Message("tool", tuple(results)))
-    return tuple(out)
-
-
-def transcript(messages: Iterable[Message], limit: int = 5000) -> list[dict[str, str]]:
-    """`[{role, content}]` for the memory service: tool calls flattened, each at most `limit` characters."""
-    rows: list[dict[str, str]] = []
+    said: list[tuple[str, str]] = []
     for message in messages:
         if message.role not in ("user", "assistant"):
             continue
         lines = [message.text] if message.text else []
         lines += [f"[tool_call: {call.tool_name}]" for call in message.tool_calls]
         if lines:
-            rows.append({"role": message.role, "content": "\n".join(lines)[:limit]})
-    return rows
+            said.append((message.role, "\n".join(lines)[:limit]))
+    while True:
+        rows = [{"role": role, "content": text[:limit]} for role, text in said]
+        if limit <= 1 or len(orjson.dumps(rows)) <= most_bytes:
+            return rows
+        limit //= 2

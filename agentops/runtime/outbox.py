@@ -26,6 +26,7 @@ from opentelemetry import context
 from agentops.api.codec import from_wire, to_wire
 from agentops.api.memory import NewObservation, SavedObservation
 from agentops.clients.memory import MemoryClient, MemoryUnavailable
+from agentops.runtime.errors import StoreFault
 from agentops.telemetry.logging import bind, bound, get_logger
 from agentops.telemetry.tracing import extract, inject
 
@@ -66,6 +67,8 @@ class Outbox:
         self._client = client
         self._store = store
         self._queue: deque[_Write] = deque()
+        self._sent: deque[int] = deque()
+        """Writes that arrived and whose copy on disk is still to be removed."""
         self._adding = anyio.Lock()
         self._changed = anyio.Event()
         self._work = anyio.Event()
@@ -92,7 +95,7 @@ class Outbox:
                 continue
             self._away = not await self._delivered(self._queue[0])
             if not self._away:
-                await self._store.outbox_remove(self._queue.popleft().id)
+                await self._forget(self._queue.popleft())
             self._changed.set()
             self._changed = anyio.Event()
             if self._away:
@@ -102,8 +105,20 @@ class Outbox:
             else:
                 pause_s = FIRST_PAUSE_S
 
+    async def _forget(self, write: _Write) -> None:
+        """A disk that refuses holds nothing up: it is asked again with the next, and what it still has when the
+        process ends is sent once more by the next."""
+        self._sent.append(write.id)
+        try:
+            while self._sent:
+                await self._store.outbox_remove(self._sent[0])
+                self._sent.popleft()
+        except StoreFault as fault:
+            log.error("memory.write_not_removed", writes=len(self._sent), error=str(fault))
+
     async def start_session(self, session: str, project: str) -> None:
-        """Raises MemoryUnavailable when the service refuses it, or too many writes wait already."""
+        """Raises MemoryUnavailable when the service refuses it, too many writes wait already, or the disk takes no
+        more."""
         await self._send({"op": "start", "session": session, "project": project})
 
     async def end_session(self, session: str, messages: list[dict[str, str]]) -> None:
@@ -126,7 +141,11 @@ class Outbox:
             if len(self._queue) >= CAPACITY:
                 raise MemoryUnavailable(f"{CAPACITY} writes wait for the memory service already: {self.error}")
             body = {**body, **_origin()}
-            write = _Write(await self._store.outbox_add(orjson.dumps(body)), body)
+            try:
+                number = await self._store.outbox_add(orjson.dumps(body))
+            except StoreFault as fault:
+                raise MemoryUnavailable(f"a write for the memory service cannot be kept: {fault}") from fault
+            write = _Write(number, body)
             self._queue.append(write)
         if len(self._queue) == 1:  # else it is at work, or pausing for the ones before
             self._begin_work()

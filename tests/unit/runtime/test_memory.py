@@ -14,7 +14,7 @@ from opentelemetry import context
 
 from agentops.api.runtime_config import MemoryConfig
 from agentops.clients.memory import MemoryClient, MemoryUnavailable
-from agentops.runtime.errors import ToolFault
+from agentops.runtime.errors import StoreFault, ToolFault
 from agentops.runtime.memory import IDLE_S, SUMMARISE_TURNS, AgentMemory
 from agentops.runtime.messages import assistant, user
 from agentops.runtime.outbox import CAPACITY, Outbox
@@ -67,18 +67,23 @@ class InMemory:
     def __init__(self) -> None:
         self.kept: dict[int, bytes] = {}
         self.last = 0
+        self.full = self.full_to_remove = False
 
     async def outbox(self) -> list[tuple[int, bytes]]:
         return list(self.kept.items())
 
     async def outbox_add(self, body: bytes) -> int:
         await anyio.sleep(0)
+        if self.full:
+            raise StoreFault("full")
         self.last += 1
         self.kept[self.last] = body
         return self.last
 
     async def outbox_remove(self, number: int) -> None:
         await anyio.sleep(0)
+        if self.full_to_remove:
+            raise StoreFault("full")
         del self.kept[number]
 
 
@@ -273,3 +278,26 @@ async def test_an_answer_of_another_shape_is_unavailable(service: Service) -> No
         async with MemoryClient("http://memory", transport=transport) as http:
             with pytest.raises(MemoryUnavailable, match="unexpected answer"):
                 await http.search("x", "p")
+
+
+async def test_a_disk_that_refuses_loses_no_turn_and_sends_nothing_twice(
+    service: Service, make: Any, store: InMemory
+) -> None:
+    async with client(service) as http, started(make(http)) as memory:
+        await save(memory, "0")
+        store.full = True
+        with pytest.raises(ToolFault, match="cannot be kept: full"):
+            await save(memory, "1")
+        for _ in range(SUMMARISE_TURNS):
+            await memory.turn_ended([user("x")])
+        store.full = False
+        assert (await save(memory, "2")).text == "Saved [discovery] 2"
+        store.full_to_remove = True
+        for title in "34":
+            assert (await save(memory, title)).text == f"Saved [discovery] {title}"
+        assert len(store.kept) == 2
+        store.full_to_remove = False
+        await save(memory, "5")
+        await anyio.sleep(1)
+        assert store.kept == {}
+    assert [body["title"] for _, path, body in service.calls if path == "/observations"] == list("02345")

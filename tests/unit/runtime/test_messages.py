@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from agentops.runtime.messages import (
@@ -8,6 +9,7 @@ from agentops.runtime.messages import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    assistant,
     from_wire,
     to_wire,
     transcript,
@@ -58,3 +60,10 @@ def test_the_transcript_flattens_tool_calls_and_cuts() -> None:
         {"role": "user", "content": "x" * 5000},
         {"role": "assistant", "content": "[tool_call: bash]"},
     ]
+
+
+def test_a_long_session_is_shortened_to_what_the_memory_service_takes() -> None:
+    messages = [message for _ in range(500) for message in (user("\n" * 5000), assistant("é" * 5000))]
+    rows = transcript(messages)
+    assert len(rows) == 1000
+    assert 100_000 < len(orjson.dumps(rows)) <= 512 << 10
