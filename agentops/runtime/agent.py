@@ -15,7 +15,8 @@ Caveats
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -32,6 +33,7 @@ from agentops.runtime.compaction import Eviction, fit
 from agentops.runtime.context import SystemText, memory_block, resource_block
 from agentops.runtime.errors import BusyFault, ProviderFault, RunConflict, StoreFault
 from agentops.runtime.events import (
+    BROADCAST_BYTES,
     BROADCAST_CAPACITY,
     RUN_CAPACITY,
     Emitter,
@@ -102,6 +104,14 @@ class Run:
     done: anyio.Event = field(factory=anyio.Event)
 
 
+@frozen
+class _Unwritten:
+    """A turn that ended and whose end the disk refused: `write` tries again."""
+
+    run: Run
+    write: Callable[[], Awaitable[None]]
+
+
 class Agent:
     """Inert until `run`. Everything but `run` may be called from any task once it has started."""
 
@@ -121,7 +131,7 @@ class Agent:
         new_id: Callable[[], str],
     ) -> None:
         self.identity = identity
-        self.broadcast = EventLog(BROADCAST_CAPACITY)
+        self.broadcast = EventLog(BROADCAST_CAPACITY, BROADCAST_BYTES)
         self._chain = chain
         self._tools = tools
         self._system = system
@@ -146,7 +156,7 @@ class Agent:
         self._steering = Steering()
         self._stop_reason = ""
         self._draining = False
-        self._unwritten: dict[str, Run] = {}
+        self._unwritten: _Unwritten | None = None
         self._admission = anyio.Lock()
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -224,23 +234,25 @@ class Agent:
         name = request.name or f"prompt-{self._new_id()}"
         record = RunRecord(name=name, model=self._chain.primary.label, started_at=self._clock.now())
         run = self._active = Run(record, EventLog(RUN_CAPACITY), request.uid)
-        try:
-            await self._store.begin(StoredRun(record, request.uid, request.prompt_sha256))
-        except BaseException:
-            self._active = None
-            raise
+        scope = self._scope = anyio.CancelScope()  # from here on the run can be stopped
         self._stop_reason = ""
         self._steering = Steering()
-        self._scope = anyio.CancelScope()
-        self._tasks.start_soon(self._execute, run, request, self._scope)
+        try:
+            await self._settle()
+            await self._store.begin(StoredRun(record, request.uid, request.prompt_sha256))
+        except BaseException:
+            self._active = self._scope = None
+            run.done.set()
+            raise
+        self._tasks.start_soon(self._execute, run, request, scope)
         return run
 
     async def find(self, name: str, uid: str = "") -> Run | None:
         """The run of that name, going or finished; with `uid`, not that of another object of the name."""
         if self._active is not None and self._active.record.name == name:
             found: Run | None = self._active
-        elif name in self._unwritten:
-            found = self._unwritten[name]
+        elif self._unwritten is not None and self._unwritten.run.record.name == name:
+            found = self._unwritten.run
         else:
             stored = await self._store.get(name)
             found = _finished(stored.record, stored.uid) if stored is not None else None
@@ -304,6 +316,10 @@ class Agent:
                 self._stop(RunFailure.INTERRUPTED)
                 await done.wait()
         self.broadcast.close()
+        try:
+            await self._settle()
+        except StoreFault as fault:
+            log.error("run.not_written", error=str(fault))
         if self._memory is not None:
             await self._memory.close()
 
@@ -312,6 +328,7 @@ class Agent:
         async with self._admission:
             if self._active is not None:
                 raise BusyFault(self._active.record.name)
+            await self._settle()
             await self._store.clear_conversation()
             self._conversation, self._turns = [], 0
 
@@ -357,10 +374,17 @@ class Agent:
             trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else None
             content(span, "gen_ai.user.message", request.prompt)
             log.info("turn.start", model=self._chain.primary.label)
-            record, evicted = await self._turn_to_record(run.record, request, emitter, scope, trace_id)
-            close_turn(span, record)
-            log.info("turn.end", state=record.state, reason=record.reason, steps=record.steps)
-        await self._close(run, record, emitter, evicted)
+            try:
+                record, evicted = await self._turn_to_record(run.record, request, emitter, scope, trace_id)
+                close_turn(span, record)
+                log.info("turn.end", state=record.state, reason=record.reason, steps=record.steps)
+                messages = await self._close(run, record, emitter, evicted)
+            except Exception as defect:  # a defect must end the turn in a record, not the daemon
+                log.exception("turn.crashed")
+                await self._abandon(run, f"internal error: {type(defect).__name__}: {defect}", emitter)
+                messages = ()
+        if self._memory is not None:
+            await self._memory.turn_ended(messages)
 
     async def _turn_to_record(
         self,
@@ -382,7 +406,7 @@ class Agent:
                 await self._turn.run()
             except ProviderFault as fault:
                 error, reason, retryable = str(fault), RunFailure.ERROR, fault.retryable
-            except Exception as defect:  # a defect must end the turn in a record, not the daemon
+            except Exception as defect:  # what was done so far is kept
                 log.exception("turn.crashed")
                 error, reason = f"internal error: {type(defect).__name__}: {defect}", RunFailure.ERROR
         if scope.cancelled_caught:
@@ -463,46 +487,71 @@ class Agent:
             steering=self._steering,
         )
 
-    async def _close(self, run: Run, record: RunRecord, emitter: Emitter, evicted: Eviction) -> None:
+    async def _close(self, run: Run, record: RunRecord, emitter: Emitter, evicted: Eviction) -> tuple[Message, ...]:
         """Write the end of a turn, free the agent, then show `session_idle`: in that order, so that who
         sees it may send the next prompt and finds the record."""
         assert self._turn is not None
-        assert run.log is not None
-        turn, self._turn = self._turn, None
-        idle = emitter.make(EventType.SESSION_IDLE)
-        await self._persist(record, (*run.log.events, idle), evicted, turn.messages)
+        turn, idle = self._turn, emitter.make(EventType.SESSION_IDLE)
+        await self._persist(run, record, idle, evicted, turn.messages)
         self._conversation = [*evicted.of(self._conversation), *turn.messages]
         self._turns += 1
         self._total_steps += turn.steps
         self._last_model, self._last_trace, self._last_budget = turn.model, record.trace_id, turn.context_budget
+        self._release(run, record, idle, emitter)
+        return turn.messages
+
+    async def _abandon(self, run: Run, why: str, emitter: Emitter) -> None:
+        """The end of a turn that could not be closed: a failed record, and nothing of it in the conversation."""
+        record = attrs.evolve(
+            run.record, state=RunState.FAILED, reason=RunFailure.ERROR, error=why, finished_at=self._clock.now()
+        )
+        assert run.log is not None
+        if not any(event.type in (EventType.AGENT_FINISH, EventType.AGENT_ERROR) for event in run.log.events[-1:]):
+            emitter.emit(EventType.AGENT_ERROR, error=why, reason=RunFailure.ERROR, retryable=False)
+        idle = emitter.make(EventType.SESSION_IDLE)
+        await self._persist(run, record, idle, Eviction(), ())
+        self._release(run, record, idle, emitter)
+
+    def _release(self, run: Run, record: RunRecord, idle: Encoded, emitter: Emitter) -> None:
+        assert run.log is not None
         run.record = record
-        self._active = self._scope = None
+        self._active = self._scope = self._turn = None
         emitter.publish(idle)
         emitter.announce(EventType.SESSION_STATUS, status="idle")
         run.log.close()
         run.done.set()
-        if self._memory is not None:
-            await self._memory.turn_ended(turn.messages)
 
     async def _persist(
-        self, record: RunRecord, events: Sequence[Encoded], evicted: Eviction, messages: Sequence[Message]
+        self, run: Run, record: RunRecord, idle: Encoded, evicted: Eviction, messages: Sequence[Message]
     ) -> None:
-        """Write the end of a turn. A disk that refuses is logged, and the record kept in memory: after a
-        restart the run reads Interrupted."""
+        """Write the end of a turn. What the disk refuses is kept in memory and written before the next turn
+        begins; should the process end before, the run reads Interrupted."""
+        assert run.log is not None
+        ending = partial(
+            self._store.finish,
+            record,
+            events=(*run.log.events, idle),
+            drop=evicted.drop,
+            summary=evicted.summary,
+            messages=tuple(messages),
+            next_seq=self._numbering.next,
+        )
+        error = "the disk did not answer in time"
         with anyio.move_on_after(PERSIST_TIMEOUT_S, shield=True):
             try:
-                await self._store.finish(
-                    record,
-                    events=events,
-                    drop=evicted.drop,
-                    summary=evicted.summary,
-                    messages=messages,
-                    next_seq=self._numbering.next,
-                )
+                await ending()
+                return
             except StoreFault as fault:
-                log.error("run.not_written", run=record.name, error=str(fault))
-                uid = self._active.uid if self._active is not None else ""
-                self._unwritten[record.name] = _finished(record, uid)
+                error = str(fault)
+        log.error("run.not_written", run=record.name, error=error)
+        self._unwritten = _Unwritten(Run(record, run.log, run.uid, run.done), ending)
+
+    async def _settle(self) -> None:
+        """Write what the disk refused. Raises StoreFault when it still does."""
+        if self._unwritten is not None:
+            await self._unwritten.write()
+            log.info("run.written_late", run=self._unwritten.run.record.name)
+            self._unwritten = None
 
 
 def _finished(record: RunRecord, uid: str) -> Run:

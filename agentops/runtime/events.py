@@ -19,6 +19,8 @@ from agentops.values.clock import Clock
 
 BROADCAST_CAPACITY = 4096
 RUN_CAPACITY = 200_000
+BROADCAST_BYTES = 16 << 20
+RUN_BYTES = 64 << 20
 
 
 @frozen(slots=True)
@@ -50,21 +52,27 @@ class Numbering:
 class EventLog:
     """Events in order, followed by any number of readers, none of which can hold up the writer.
 
-    Keeps at least the newest `capacity`; a reader that falls further behind has `lost` some.
+    Keeps at least the newest `capacity`, but no more than `most_bytes` of them (the newest event whatever its size);
+    a reader that falls further behind has `lost` some.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, most_bytes: int = RUN_BYTES) -> None:
         self._capacity = capacity
+        self._most_bytes = most_bytes
         self._events: list[Encoded] = []
+        self._bytes = 0
         self._dropped = 0
         self._closed = False
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
+        """Made by the first who waits: most events find nobody waiting."""
 
     def append(self, event: Encoded) -> None:
         self._events.append(event)
+        self._bytes += len(event.body)
         if len(self._events) > 2 * self._capacity:
-            self._dropped += len(self._events) - self._capacity
-            del self._events[: -self._capacity]
+            self._drop(len(self._events) - self._capacity)
+        if self._bytes > self._most_bytes:
+            self._drop(self._too_many())
         self._wake()
 
     def close(self) -> None:
@@ -90,9 +98,23 @@ class EventLog:
         """The same for who wants to do something else while waiting."""
         return Reader(self, after)
 
+    def _too_many(self) -> int:
+        """How many of the oldest must go: down to three quarters of the limit, so that not every event drops one."""
+        left, count = self._bytes, 0
+        while left > self._most_bytes * 3 // 4 and count < len(self._events) - 1:
+            left -= len(self._events[count].body)
+            count += 1
+        return count
+
+    def _drop(self, count: int) -> None:
+        self._bytes -= sum(len(event.body) for event in self._events[:count])
+        self._dropped += count
+        del self._events[:count]
+
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
 
 class Reader:
@@ -123,8 +145,11 @@ class Reader:
 
     async def wait(self) -> None:
         """Until there is something to take, or the log ends."""
-        if not self._log._closed and self._position >= self._log._dropped + len(self._log._events):
-            await self._log._changed.wait()
+        log = self._log
+        if not log._closed and self._position >= log._dropped + len(log._events):
+            if log._changed is None:
+                log._changed = anyio.Event()
+            await log._changed.wait()
 
 
 def _first_after(events: list[Encoded], seq: int) -> int:
@@ -165,7 +190,8 @@ class Emitter:
             run=self._run,
             data={key: value for key, value in data.items() if value is not None},
         )
-        return Encoded(event.seq, kind, orjson.dumps(event.to_wire()))
+        # A copy: orjson's own buffer keeps the room it was made with, some 4 KiB an event.
+        return Encoded(event.seq, kind, bytes(memoryview(orjson.dumps(event.to_wire()))))
 
     def publish(self, event: Encoded) -> None:
         self.log.append(event)

@@ -256,9 +256,10 @@ def _last_event_id(request: Request, default: int | None) -> int | None:
     text = request.headers.get("last-event-id") or request.query_params.get("after")
     if text is None:
         return default
-    if not text.strip().isdigit():
-        raise _Refused(400, f"Last-Event-ID: {text[:40]!r} is not a number")
-    return int(text)
+    number = text.strip()
+    if not number.isascii() or not number.isdigit() or len(number) > 18:
+        raise _Refused(400, f"Last-Event-ID: {text[:40]!r} is not the number of an event")
+    return int(number)
 
 
 def _busy(busy: BusyFault) -> _Refused:

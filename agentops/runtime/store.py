@@ -129,9 +129,12 @@ class Store:
         `drop` oldest messages leave the conversation, `summary` takes their place, `messages` join at the
         end. `next_seq` is the first event number not yet given out.
         """
-        packed = zlib.compress(pack(events), 6)
-        bodies = [(_body(message),) for message in messages]
-        pinned = _body(summary) if summary is not None else None
+
+        def rows() -> tuple[bytes, bytes | None, list[tuple[bytes]]]:
+            pinned = _body(summary) if summary is not None else None
+            return zlib.compress(pack(events), 6), pinned, [(_body(message),) for message in messages]
+
+        packed, pinned, bodies = await anyio.to_thread.run_sync(rows)  # of a long turn, seconds
         await self._do(lambda db: _finish(db, record, packed, drop, pinned, bodies, next_seq))
 
     async def get(self, name: str) -> StoredRun | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from support.fake_model import FakeModel, call, fail, say
 from support.runtime import agent_with, running, settings_in, write_config
 
+from agentops.runtime.errors import StoreFault
+from agentops.runtime.store import Store
 from agentops.runtime.tools import landlock
 from agentops.telemetry.metrics import Registry
 
@@ -565,3 +568,82 @@ async def test_a_token_endpoint_that_refuses_is_named(tmp_path: Path) -> None:
             answer = await client.prompt("x")
     assert f"token endpoint {model.url}/nothing" in answer.json()["error"]
     assert "hush" not in answer.text
+
+
+async def test_halves_of_characters_end_no_daemon(tmp_path: Path) -> None:
+    script = [
+        say("\ud83d", "\ude42 and \ud83d"),
+        call(("c\ud83d", "ls\ude42", '{"path": "\\ud83d"}')),
+        say("still here"),
+    ]
+    async with agent_with(tmp_path, *script) as (client, _):
+        first = await client.prompt("one")
+        second = await client.prompt("two")
+        events = await client.events(f"/runs/{second.json()['run']}/events")
+    assert (first.status_code, first.json()["output"]) == (200, "🙂 and \ufffd")
+    assert second.json()["output"] == "still here"
+    grammar(events)
+
+
+async def test_a_turn_that_cannot_be_closed_is_a_failed_run_and_the_next_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, defects = Store.finish, [ZeroDivisionError("a defect")]
+
+    async def finish_badly(self: Store, *args: Any, **kwargs: Any) -> None:
+        if defects:
+            raise defects.pop()
+        await finish(self, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "finish", finish_badly)
+    async with agent_with(tmp_path, say("lost"), say("kept")) as (client, _):
+        await client.start("one", "run-1")
+        events = await client.events("/runs/run-1/events")
+        record = (await client.http.get("/runs/run-1")).json()
+        following = await client.prompt("two")
+        said = (await client.http.get("/working-memory")).json()
+    assert events[-1]["type"] == "session_idle"
+    assert (record["state"], record["reason"]) == ("failed", "Error")
+    assert "ZeroDivisionError: a defect" in record["error"]
+    assert following.json()["output"] == "kept"
+    assert [part["text"] for message in said for part in message["content"]] == ["two", "kept"]
+
+
+async def test_what_a_full_disk_refused_is_written_before_the_next_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, full = Store.finish, True
+
+    async def finish_on_disk(self: Store, *args: Any, **kwargs: Any) -> None:
+        if full:
+            raise StoreFault("database or disk is full")
+        await finish(self, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "finish", finish_on_disk)
+    async with FakeModel(say("one"), say("two"), say("three")).serving() as model:
+        settings = settings_in(tmp_path, write_config(tmp_path / "c.json", model.url))
+        async with running(settings) as client:
+            first = await client.prompt("1", X_AgentOps_Run_Name="run-1")
+            assert first.json()["output"] == "one", "the answer is there all the same"
+            assert (await client.http.get("/runs/run-1")).json()["state"] == "succeeded"
+            assert len(await client.events("/runs/run-1/events")) > 5
+            refused = await client.prompt("2", X_AgentOps_Run_Name="run-2")
+            assert (refused.status_code, "disk is full" in refused.json()["error"]) == (500, True)
+            full = False
+            assert (await client.prompt("2", X_AgentOps_Run_Name="run-2")).json()["output"] == "two"
+            full = True
+            assert (await client.prompt("3", X_AgentOps_Run_Name="run-3")).json()["output"] == "three"
+            full = False
+        async with running(settings) as client:
+            states = [(await client.http.get(f"/runs/run-{number}")).json()["state"] for number in (1, 2, 3)]
+            said = (await client.http.get("/working-memory")).json()
+    assert states == ["succeeded"] * 3
+    assert [part["text"] for message in said for part in message["content"]] == ["1", "one", "2", "two", "3", "three"]
+
+
+@pytest.mark.parametrize("number", ["²", "٣", "-1", "1e3", "9" * 5000])
+async def test_a_place_in_the_stream_that_is_no_number_is_refused(tmp_path: Path, number: str) -> None:
+    async with agent_with(tmp_path) as (client, _):
+        answer = await client.http.get("/events", params={"after": number})
+    assert answer.status_code == 400
+    assert "is not the number of an event" in answer.json()["error"]

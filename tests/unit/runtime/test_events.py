@@ -87,3 +87,17 @@ async def test_a_long_log_is_sent_in_pieces() -> None:
     log.close()
     frames = [frame async for frame in event_stream(log, 0).body_iterator]
     assert [frame.count(b"id: ") for frame in frames] == [0, AT_ONCE, AT_ONCE, 1]
+
+
+async def test_large_events_leave_earlier_than_small_ones() -> None:
+    """A prompt of megabytes is an event too."""
+    log = EventLog(1000, most_bytes=10_000)
+    for seq in range(1, 101):
+        log.append(Encoded(seq, "agent_start", bytes(1000)))
+    kept = [item.seq for item in log.events]
+    assert kept[-1] == 100
+    assert 7 <= len(kept) <= 10
+    log.append(Encoded(101, "agent_start", bytes(50_000)))
+    assert [item.seq for item in log.events] == [101], "the newest stays whatever its size"
+    log.close()
+    assert await collect(log, 50) == [101]
