@@ -113,10 +113,15 @@ class FetchTool:
         address = await self._checked_address(host, port)
         literal = f"[{address}]" if ":" in address else address
         target = parts._replace(netloc=f"{literal}:{port}", fragment="").geturl()
-        request = self._client.build_request("GET", target, headers=_HEADERS)
-        request.headers["Host"] = parts.netloc.rpartition("@")[2]
+        try:
+            name = host.encode("idna").decode() if not host.isascii() else host
+            request = self._client.build_request("GET", target, headers=_HEADERS)
+        except (httpx2.InvalidURL, UnicodeError) as error:
+            raise ToolFault(f"{url} is not a valid URL: {error}") from None
+        authority = f"[{name}]" if ":" in name else name
+        request.headers["Host"] = f"{authority}:{parts.port}" if parts.port else authority
         if parts.scheme == "https":
-            request.extensions = {**request.extensions, "sni_hostname": host}
+            request.extensions = {**request.extensions, "sni_hostname": name}
         return request
 
     async def _checked_address(self, host: str, port: int) -> str:

@@ -8,6 +8,7 @@ the call.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -106,7 +107,8 @@ async def running(
     try:
         process = await sandbox.run(start)
     except OSError as error:
-        raise ToolFault(f"cannot start {arguments[0]}: {error.strerror or error}") from error
+        hint = "; write the text to a file first" if error.errno == errno.E2BIG else ""
+        raise ToolFault(f"cannot start {arguments[0]}: {error.strerror or error}{hint}") from error
     pidfd = os.pidfd_open(process.pid)
     try:
         yield Command(process, pidfd)
@@ -167,13 +169,31 @@ def _children() -> frozenset[int]:
     """Children of this process outside its session: those of tools, and what these left behind."""
     me, session = os.getpid(), os.getsid(0)
     found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with suppress(OSError, ValueError, IndexError):
-                fields = Path("/proc", entry, "stat").read_bytes().rpartition(b")")[2].split()
-                if int(fields[1]) == me and int(fields[3]) != session:
-                    found.add(int(entry))
+    for pid in _possible_children():
+        with suppress(OSError, ValueError, IndexError):
+            fields = Path("/proc", pid, "stat").read_bytes().rpartition(b")")[2].split()
+            if int(fields[1]) == me and int(fields[3]) != session:
+                found.add(int(pid))
     return frozenset(found)
+
+
+def _possible_children() -> set[str]:
+    """From the kernel's list, where it keeps one: on a node with a thousand processes, looking at each takes longer
+    than most commands. The list may skip one while another of it ends, so it is read until it says the same twice."""
+    before: set[str] | None = None
+    while True:
+        now: set[str] = set()
+        for thread in os.listdir("/proc/self/task"):
+            try:
+                now.update(Path("/proc/self/task", thread, "children").read_text().split())
+            except FileNotFoundError:
+                if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+                    return {entry for entry in os.listdir("/proc") if entry.isdigit()}
+            except ProcessLookupError:  # the thread has ended
+                pass
+        if not now or now == before:
+            return now
+        before = now
 
 
 @contextmanager

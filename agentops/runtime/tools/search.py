@@ -25,6 +25,7 @@ from agentops.runtime.tools.workspace import Workspace
 
 SEARCH_TIMEOUT_S = 60
 MAX_LINE = 500
+MAX_PATTERN = 4000
 MAX_MATCHES = 5000
 MAX_PATHS = 1000
 _LONGEST_LINE = 1 << 20
@@ -66,6 +67,10 @@ class GrepTool:
         path = self._workspace.resolve(shown)
         if not path.exists():
             raise ToolFault(f"{shown} does not exist")
+        if not path.is_file() and not path.is_dir():
+            raise ToolFault(f"{shown} is not a regular file")
+        if len(pattern) > MAX_PATTERN or "\0" in pattern:
+            raise ToolFault(f"a pattern has at most {MAX_PATTERN} characters and no NUL byte")
         sink = OutputSink(self._workspace.root, f"grep-{secrets.token_hex(4)}", self._limit)
         try:
             with _limited_time("grep") as stop:

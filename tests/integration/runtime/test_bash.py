@@ -99,6 +99,18 @@ async def test_a_process_that_left_its_group_ends_with_the_call(bash: BashTool, 
         assert not alive(int((tmp_path / name).read_text())), name
 
 
+async def test_what_is_left_behind_is_found_without_looking_at_every_process(
+    bash: BashTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes have thousands of them."""
+    listed: list[str] = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path=".": listed.append(str(path)) or listdir(path))
+    output = await bash.run({"command": "setsid sleep 300 & echo $!"})
+    await gone(int(output.text))
+    assert "/proc" not in listed
+
+
 async def test_output_is_shown_while_the_command_runs(bash: BashTool, tmp_path: Path) -> None:
     seen: list[str] = []
     command = "echo one; sleep 0.05; echo two; until [ -e go ]; do sleep 0.05; done; echo three"

@@ -21,6 +21,7 @@ NAMES = {
     "metadata.test": ["169.254.169.254"],
     "mixed.test": ["93.184.216.34", "10.0.0.5"],
     "six.test": ["2606:2800:220:1::1"],
+    "bücher.test": ["93.184.216.34"],
 }
 
 
@@ -96,6 +97,20 @@ async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
     assert str(seen[0].url) == "https://93.184.216.34/a?b=c"
     assert seen[0].headers["host"] == "public.test"
     assert seen[0].extensions["sni_hostname"] == "public.test"
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [("https://Bücher.test:8443/", "xn--bcher-kva.test:8443"), ("http://PUBLIC.test:80/", "public.test:80")],
+)
+async def test_a_name_goes_out_as_name_servers_know_it(url: str, host: str) -> None:
+    output = await tool(lambda request: httpx2.Response(200, text=request.headers["host"])).run({"url": url})
+    assert output.text == host
+
+
+async def test_a_url_that_is_none_is_said() -> None:
+    with pytest.raises(ToolFault, match="is not a valid URL"):
+        await tool(never).run({"url": "http://public.test/a\x7fb"})
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,18 @@ class TestGrep:
         with pytest.raises(ToolFault, match="grep"):
             await GrepTool(tree, {"PATH": "/usr/bin"}, 1000, ripgrep).run({"pattern": "("})
 
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [({"pattern": "x\0y"}, "no NUL byte"), ({"pattern": "(" * 60_000}, "at most 4000 characters"),
+         ({"pattern": "x", "path": "pipe"}, "not a regular file")],
+    )  # fmt: skip
+    async def test_what_would_hold_the_search_is_refused(
+        self, tree: Workspace, ripgrep: str | None, arguments: dict[str, str], says: str
+    ) -> None:
+        os.mkfifo(tree.root / "pipe")
+        with pytest.raises(ToolFault, match=says):
+            await GrepTool(tree, {"PATH": "/usr/bin"}, 1000, ripgrep).run(arguments)
+
     async def test_one_file_can_be_searched(self, tree: Workspace, ripgrep: str | None) -> None:
         output = await GrepTool(tree, {"PATH": "/usr/bin"}, 1000, ripgrep).run({"pattern": "two", "path": "a.py"})
         assert output.text == "a.py:2:two"
