@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from support.providers import KEY, adapter, ask, calls_of, finish_of, text_of
 from agentops.api.runs import Usage
 from agentops.api.runtime_config import ProviderConfig
 from agentops.runtime.errors import ProviderAuthFault, ProviderFault
-from agentops.runtime.messages import Message, ToolCallPart, ToolResultPart, user
+from agentops.runtime.messages import Message, ToolCallPart, ToolResultPart, assistant, user
 from agentops.runtime.providers import bounds, calls
 from agentops.runtime.providers.base import (
     ReasoningDelta,
@@ -404,3 +405,18 @@ async def test_a_redirect_is_not_followed_and_says_where_it_leads(kind: str) -> 
         await ask(model)
     await model.aclose()
     assert not caught.value.retryable
+
+
+async def test_a_long_conversation_is_sent_whole_without_holding_up_the_loop(tmp_path: Path, kind: str) -> None:
+    said = [
+        message for number in range(1500) for message in (user(f"question {number}"), assistant(f"answer {number}"))
+    ]
+    async with adapter(tmp_path, kind, [{"text": "first"}, {"text": "ok"}]) as (model, requests):
+        await ask(model)
+        before = time.thread_time()
+        deltas = await ask(model, [*said, user("last")])
+        spent_s = time.thread_time() - before
+        sent = (await requests())[-1]["body"]["messages"]
+    assert text_of(deltas) == "ok"
+    assert [m["role"] for m in sent if m["role"] != "system"] == ["user", "assistant"] * 1500 + ["user"]
+    assert spent_s < 0.7, "the SDK took 1.3 s to compare three thousand messages with its types"
