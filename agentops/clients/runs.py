@@ -14,7 +14,6 @@ import anyio
 import orjson
 from attrs import field, frozen
 
-from agentops.api.codec import WireError
 from agentops.api.fep import Event, EventType
 from agentops.api.kinds import AGENT_RUN, API_VERSION
 from agentops.api.labels import AGENT as AGENT_LABEL
@@ -153,7 +152,7 @@ class RunClient:
                     on_event(event)
                     if event.type == EventType.SESSION_IDLE:
                         return
-            except (KubeError, WireError) as error:
+            except (KubeError, ValueError, KeyError, TypeError) as error:  # the last three: not what a runtime writes
                 log.debug("run.not_streamed", run=run["metadata"]["name"], error=str(error))
 
     async def _daemon_events(self, run: Object) -> AsyncIterator[Event]:
