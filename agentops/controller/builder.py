@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 from agentops.controller.cluster import Cluster
 from agentops.controller.controller import Controller, ControllerOptions
 from agentops.controller.errors import BuildError
-from agentops.controller.handlers import AsyncHandler, EnqueueForObject, EnqueueForOwner, Handler
+from agentops.controller.handlers import AsyncHandler, EnqueueForObject, EnqueueForOwner, Handler, Urgency
 from agentops.controller.predicates import Predicate
 from agentops.controller.reconcile import Reconciler
 from agentops.controller.source import KindSource, Source
@@ -54,12 +54,19 @@ class Builder:
         self._name = name
         return self
 
-    def for_(self, kind: Kind, predicates: tuple[Predicate, ...] = (), *, metadata_only: bool = False) -> Self:
-        """The kind that is reconciled. At most once."""
+    def for_(
+        self,
+        kind: Kind,
+        predicates: tuple[Predicate, ...] = (),
+        *,
+        metadata_only: bool = False,
+        urgency: Urgency | None = None,
+    ) -> Self:
+        """The kind that is reconciled. At most once. `urgency` says which of its events go before others."""
         if self._for is not None:
             raise BuildError(f"for_ is given twice: {self._for} and {kind}; a controller is for one kind")
         self._for = kind
-        self._watches.insert(0, _Watch(kind, EnqueueForObject(), _tuple(predicates), metadata_only))
+        self._watches.insert(0, _Watch(kind, EnqueueForObject(urgency), _tuple(predicates), metadata_only))
         return self
 
     def owns(

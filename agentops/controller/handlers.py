@@ -14,6 +14,8 @@ from agentops.values.kinds import Kind
 
 Mapped = Iterable[Request] | None
 MapFn = Callable[[dict[str, Any]], Mapped | Awaitable[Mapped]]
+Urgency = Callable[[ObjectEvent], int]
+"""What an event's priority is raised (above 0) or lowered by: work in progress need not wait behind work that waits."""
 
 
 class Handler(Protocol):
@@ -29,7 +31,10 @@ class AsyncHandler(Protocol):
 
 
 class EnqueueForObject:
-    """The object itself."""
+    """The object itself. `urgency` is called for every event; what it raises counts as 0."""
+
+    def __init__(self, urgency: Urgency | None = None) -> None:
+        self.urgency = urgency
 
     def requests(self, event: ObjectEvent) -> Iterable[Request]:
         return (Request(*event.entry.key),)
@@ -65,11 +70,13 @@ class EnqueueForOwner:
 class EnqueueMapped:
     """What `function` returns for the object, None for nobody; for updates the union over both states.
 
-    `function` takes the object as a dict and may be async, then it runs outside the informer.
+    `function` takes the object as a dict and may be async, then it runs outside the informer. `urgency` is
+    called for every event; what it raises counts as 0.
     """
 
-    def __init__(self, function: MapFn) -> None:
+    def __init__(self, function: MapFn, urgency: Urgency | None = None) -> None:
         self._function = function
+        self.urgency = urgency
         self.asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object whose __call__ is async
         )

@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 
 from agentops.controller.cache import SharedInformer, SharedRegistration
-from agentops.controller.handlers import AsyncHandler, Handler, is_async
+from agentops.controller.handlers import AsyncHandler, Handler, Urgency, is_async
 from agentops.controller.informer import ObjectEvent
 from agentops.controller.predicates import Predicate
 from agentops.controller.reconcile import Request
@@ -56,6 +56,7 @@ class _Filtered:
         self._predicates = tuple(predicates)
         self._low = low
         self._async = is_async(handler)
+        self._urgency: Urgency | None = getattr(handler, "urgency", None)
         self._enqueue: Enqueue | None = None
         self._waiting: deque[tuple[ObjectEvent, int]] = deque()  # with how often each has failed
         self._joined: dict[Key, ObjectEvent] = {}
@@ -89,9 +90,19 @@ class _Filtered:
     def _put(self, requests: Iterable[Request], event: ObjectEvent) -> None:
         if self._enqueue is None:
             return  # stopped meanwhile
-        priority = self._low if event.initial or event.resync else 0
+        priority = (self._low if event.initial or event.resync else 0) + self._how_urgent(event)
         for request in requests:
             self._enqueue(request, priority)
+
+    def _how_urgent(self, event: ObjectEvent) -> int:
+        if self._urgency is None:
+            return 0
+        try:
+            return self._urgency(event)
+        except Exception:
+            self._count_failure("urgency")
+            log.exception("urgency.failed", namespace=event.entry.key[0], name=event.entry.key[1])
+            return 0
 
     def _count_failure(self, callback: str) -> None:
         """For metrics, where there are any."""

@@ -24,6 +24,10 @@ class RunView:
     """Whether a run that is not admitted still wants to be: not cancelled, not being deleted."""
 
     @property
+    def holds_slot(self) -> bool:
+        return self.admitted and not self.finished
+
+    @property
     def order(self) -> tuple[str, str]:
         return (self.created, self.name)
 
@@ -45,7 +49,7 @@ def admit(runs: Iterable[RunView], policy: str, max_runs: int) -> Admission:
     leaves what runs running.
     """
     ordered = sorted((run for run in runs if not run.finished), key=lambda run: run.order)
-    active = [run for run in ordered if run.admitted]
+    active = [run for run in ordered if run.holds_slot]
     pending = [run for run in ordered if not run.admitted and run.waiting]
     free = max(0, max_runs - len(active))
     if policy == "replace":

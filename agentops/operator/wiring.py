@@ -16,6 +16,9 @@
 | somebody else's object  | the Agent in whose way it stands                 | obstacles                       |
 | answer of an agent pod  | the run                                          | follower                        |
 | answer of an endpoint   | the Provider                                     | prober                          |
+
+Of the runs those in progress come first, then those that wait, then those that are over: what holds a slot
+must not stand in line behind the hundreds that wait for it.
 """
 
 from __future__ import annotations
@@ -40,9 +43,10 @@ from agentops.kube.kinds import (
     SERVICE_ACCOUNT,
 )
 from agentops.operator.inputs import context_config_maps, secret_names
-from agentops.operator.reconcilers.agent_run import RUNS_BY_AGENT, finished
+from agentops.operator.reconcilers.agent_run import RUNS_BY_AGENT, SLOTS_BY_AGENT
 from agentops.operator.reconcilers.provider import AGENTS_BY_PROVIDER
 from agentops.operator.review import COMPONENT_MEMORY, component
+from agentops.operator.run_work import view
 from agentops.values.kinds import Kind
 
 Object = Mapping[str, Any]
@@ -75,8 +79,12 @@ INDEXES: tuple[tuple[Kind, str, Callable[[Object], Iterable[str]]], ...] = (
     (AGENT, "configmap", lambda agent: context_config_maps(agent["spec"])),
     (AGENT, "memory", lambda agent: _present((agent["spec"].get("memory") or {}).get("serverRef"))),
     (PROVIDER, "secret", lambda provider: provider_secret_names(provider["spec"])),
-    (AGENT_RUN, RUNS_BY_AGENT, lambda run: [] if finished(run) else [run["spec"]["agentRef"]]),
+    (AGENT_RUN, RUNS_BY_AGENT, lambda run: [] if view(run).finished else [run["spec"]["agentRef"]]),
+    (AGENT_RUN, SLOTS_BY_AGENT, lambda run: [run["spec"]["agentRef"]] if view(run).holds_slot else []),
 )
+
+WAITS, OVER = -1, -2
+"""What the priority of a run's key is lowered by while it waits for a slot, and when it is over."""
 
 
 class Reconciling(Protocol):
@@ -114,10 +122,10 @@ def wire(
         .build(agent.reconcile),
         Builder(manager)
         .named("agentrun")
-        .for_(AGENT_RUN)
+        .for_(AGENT_RUN, urgency=_run_urgency)
         .owns(JOB)
-        .watches(AGENT, EnqueueMapped(seen.by_name(AGENT_RUN, RUNS_BY_AGENT)))
-        .watches(POD, EnqueueMapped(seen.runs_of_pod))
+        .watches(AGENT, EnqueueMapped(seen.by_name(AGENT_RUN, RUNS_BY_AGENT), lambda event: WAITS))
+        .watches(POD, EnqueueMapped(seen.runs_of_pod, _pod_urgency))
         .with_options(max_concurrent=run_workers)
         .build(run.reconcile),
         Builder(manager)
@@ -213,6 +221,18 @@ def _agent_of_pod(pod: Object) -> list[Request]:
     meta = pod["metadata"]
     agent = (meta.get("labels") or {}).get(labels.AGENT)
     return [Request(meta["namespace"], agent)] if agent and component(pod) == labels.COMPONENT_RUNTIME else []
+
+
+def _run_urgency(event: ObjectEvent) -> int:
+    run = view(event.object)
+    if run.finished:
+        return OVER
+    return 0 if run.admitted or not run.waiting else WAITS
+
+
+def _pod_urgency(event: ObjectEvent) -> int:
+    """A task's pod wakes its own run, a daemon's all that wait for it."""
+    return 0 if component(event.object) == labels.COMPONENT_TASK_RUN else WAITS
 
 
 def _is_memory(event: ObjectEvent) -> bool:

@@ -12,7 +12,7 @@ Errors
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import anyio
@@ -45,6 +45,8 @@ log = get_logger("operator.run")
 
 RUNS_BY_AGENT = "agent"
 """Index of the AgentRuns that are not over by `spec.agentRef`."""
+SLOTS_BY_AGENT = "slots"
+"""Index of those of them that are admitted."""
 
 Step = RunResult | Result | None
 """A result: the run is over. A `controller.Result` or None: come back then, or when something changes."""
@@ -196,11 +198,14 @@ class AgentRunReconciler:
         `work` is the run being reconciled, if it is waiting; the others are woken by their own change.
         """
         namespace, name = agent_key
+        policy, slots = agent.spec.concurrency.policy, max_runs(agent)
+        if policy == "queue" and await self._taken(agent_key) >= slots:
+            return Admission()  # as `admit` would say, without a look at every run that waits
         runs = {
             obj["metadata"]["name"]: obj
             for obj in await self._client.list(AGENT_RUN, namespace, index=(RUNS_BY_AGENT, name))
         }
-        decision = admit(map(view, runs.values()), agent.spec.concurrency.policy, max_runs(agent))
+        decision = admit(map(view, runs.values()), policy, slots)
         now = self._clock.now()
         for chosen in decision.admit:
             if work is not None and chosen == work.name:
@@ -218,6 +223,11 @@ class AgentRunReconciler:
                     draft.condition(ConditionType.STOPPING, True, Reason.REPLACED, f"replaced by AgentRun {winner}")
                     await draft.save(self._client)
         return decision
+
+    async def _taken(self, agent_key: tuple[str, str]) -> int:
+        """How many slots runs hold."""
+        namespace, name = agent_key
+        return len(await self._client.list(AGENT_RUN, namespace, index=(SLOTS_BY_AGENT, name), read_only=True))
 
     async def _admit_next(self, agent_key: tuple[str, str]) -> None:
         """A slot may be free."""
@@ -357,8 +367,3 @@ def why_not_usable(work: RunWork, agent: Agent | None) -> tuple[str, str] | None
     if agent.status.observed_generation != agent.metadata.generation:
         return Reason.AGENT_NOT_RUNNING, f"{where} is being brought up to date"
     return Reason.AGENT_NOT_RUNNING, f"{where} is {agent.status.phase}: {agent.status.message or 'see its status'}"
-
-
-def finished(obj: Mapping[str, Any]) -> bool:
-    """Whether a run, as an object, is over."""
-    return view(obj).finished

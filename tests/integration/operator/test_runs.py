@@ -143,6 +143,24 @@ async def test_a_restarted_operator_follows_and_never_sends_again(bare: Operator
     assert bare.runtime.prompts == ["hello-run"]
 
 
+async def test_the_run_in_progress_does_not_stand_in_line_behind_those_that_wait(bare: OperatorPlane) -> None:
+    async with bare.operator():
+        await bare.create(provider_object(), agent_object())
+        await bare.start_daemon()
+        await bare.create(run_object("z"))
+        await bare.until(AGENT_RUN, "z", in_phase("Running"))
+    bare.runtime.finish("z")
+    waiting = [f"a-{number:02}" for number in range(60)]
+    await bare.create(*(run_object(name) for name in waiting))
+    before = len(bare.log.writes)
+    async with bare.operator(run_workers=4):
+        await bare.until(AGENT_RUN, waiting[0], in_phase("Running"))
+    writes = [line for line in bare.log.writes[before:] if line.endswith("/status")]
+    [ended] = [number for number, line in enumerate(writes) if line.endswith("/agentruns/z/status")]
+    assert ended < 20, writes[: ended + 1]
+    assert bare.runtime.prompts == ["z", waiting[0]]
+
+
 async def test_a_pod_that_goes_loses_the_run(daemon: OperatorPlane) -> None:
     await daemon.create(run_object())
     await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from support import operator_model
 from support.operator_model import SCHEDULES, Action, Broken, Schedule, run_schedule
 
+from agentops.api.defaults import max_runs
 from agentops.local.apiserver.chaos import Fault
-from agentops.operator.queue import Admission, RunView, admit
+from agentops.operator.queue import Admission, RunView
 from agentops.operator.reconcilers import agent_run
 from agentops.operator.reconcilers.agent_run import AgentRunReconciler
 from agentops.operator.reconcilers.task_runs import TaskRuns
@@ -62,7 +63,7 @@ def test_a_run_made_anew_waits_for_its_namesake_without_going_round_in_circles()
 
 
 def test_model_notices_one_run_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent_run, "admit", lambda runs, policy, max_runs: admit(runs, policy, max_runs + 1))
+    monkeypatch.setattr(agent_run, "max_runs", lambda agent: max_runs(agent) + 1)
     assert "at a time" in fails(busy(), monkeypatch)
 
 

@@ -231,6 +231,23 @@ async def test_priority_of_the_first_list_and_fairness_can_be_set_as_in_go(trans
     assert controller.queue._oldest_every == 0
 
 
+@pytest.mark.guarantee("HA8")
+async def test_urgency_of_an_event_raises_or_lowers_the_priority_of_its_keys(transport, options):
+    transport.on("GET", PODS, listing(10, pod("a", 5), pod("b", 6), pod("c", 7)))
+    manager = Manager(transport, options())
+
+    async def reconcile(request):
+        pass
+
+    urgency = {"a": 1, "b": -2}
+    controller = Builder(manager).for_(POD, urgency=lambda event: urgency[event.object["metadata"]["name"]])
+    controller = controller.build(reconcile)
+    added = []
+    controller.queue.add = lambda item, priority=None: added.append((item.name, priority))
+    await run_for(manager, 1)
+    assert added == [("a", -99), ("b", -102), ("c", -100)]  # no urgency for c: that raises
+
+
 @pytest.mark.guarantee("PY1")
 def test_thresholds_are_high_while_anybody_fills_and_restored_after():
     before = gc.get_threshold()
