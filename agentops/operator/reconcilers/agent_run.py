@@ -11,7 +11,8 @@ Errors
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -72,6 +73,19 @@ class Mode(Protocol):
         ...
 
 
+class _Turns:
+    """One at a time; of those that may not go ahead only one stands at the door, the others in line behind it."""
+
+    def __init__(self) -> None:
+        self._door = anyio.Lock()
+        self._line = anyio.Lock()
+
+    @asynccontextmanager
+    async def take(self, *, ahead: bool) -> AsyncIterator[None]:
+        async with nullcontext() if ahead else self._line, self._door:
+            yield
+
+
 class AgentRunReconciler:
     """The part of a run's life that does not depend on the mode of its agent."""
 
@@ -91,8 +105,8 @@ class AgentRunReconciler:
         self._clock = clock
         self._modes = modes
         self._ttl_s = ttl_s
-        self._locks: WeakValueDictionary[tuple[str, str], anyio.Lock] = WeakValueDictionary()
-        """By agent; a lock lives as long as a reconcile holds it or waits for it."""
+        self._turns: WeakValueDictionary[tuple[str, str], _Turns] = WeakValueDictionary()
+        """By agent; they live as long as a reconcile has its turn or waits for it."""
         self._agent_of: dict[Request, tuple[str, str]] = {}
 
     async def reconcile(self, request: Request) -> Result | None:
@@ -100,7 +114,7 @@ class AgentRunReconciler:
         agent_key = (request.namespace, found["spec"]["agentRef"]) if found else self._agent_of.get(request)
         if agent_key is None:
             return None
-        async with self._lock(agent_key):
+        async with self._turns_of(agent_key).take(ahead=found is None or view(found).holds_slot):
             work = await self._open(request, agent_key)
             if work is None:
                 await self._vanished(request, agent_key)
@@ -113,11 +127,11 @@ class AgentRunReconciler:
             step = await self._start_or_stop(work, agent)
             return await self._finish(work, step) if isinstance(step, RunResult) else step
 
-    def _lock(self, agent_key: tuple[str, str]) -> anyio.Lock:
-        lock = self._locks.get(agent_key)
-        if lock is None:
-            lock = self._locks[agent_key] = anyio.Lock()
-        return lock
+    def _turns_of(self, agent_key: tuple[str, str]) -> _Turns:
+        turns = self._turns.get(agent_key)
+        if turns is None:
+            turns = self._turns[agent_key] = _Turns()
+        return turns
 
     async def _open(self, request: Request, agent_key: tuple[str, str]) -> RunWork | None:
         """The run as it is now that the lock is held."""
