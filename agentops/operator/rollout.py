@@ -60,10 +60,13 @@ def _explain(deployment: Mapping[str, Any] | None, pods: Iterable[Mapping[str, A
             running=False, failing=True, reason=Reason.REPLICA_FAILURE, message=_cut(str(failure.get("message", "")))
         )
     status = deployment.get("status") or {}
+    updated, older = status.get("updatedReplicas", 0), status.get("replicas", 0) - status.get("updatedReplicas", 0)
     message = (
-        f"{status.get('updatedReplicas', 0)} of {deployment['spec'].get('replicas', 1)} pods are made from the current "
-        f"template, {status.get('readyReplicas', 0)} ready"
+        f"{updated} of {deployment['spec'].get('replicas', 1)} pods are made from the current template, "
+        f"{status.get('readyReplicas', 0)} ready"
     )
+    if older > 0:
+        message += f"; {older} of an older one still there"
     return Workload(running=False, reason=Reason.ROLLING_OUT, message=message)
 
 

@@ -11,6 +11,7 @@ from agentops.api.types.agenttool import MCP_SOURCES, AgentTool
 from agentops.api.types.provider import Provider
 from agentops.api.validation import common
 from agentops.api.validation.common import FieldError, forbidden, invalid, required
+from agentops.api.variables import reserved_in
 from agentops.values.duration import parse_duration
 from agentops.values.names import env_stem, is_dns1035_label, is_dns1123_label, is_dns1123_subdomain
 
@@ -46,6 +47,7 @@ def warn_agent(agent: Agent) -> list[FieldError]:
         warnings.append(
             invalid("spec.concurrency.maxRuns", "a daemon answers one prompt at a time; the rest wait in order")
         )
+    warnings += [invalid(path, "the platform sets this variable; yours is ignored") for path in reserved_in(spec)]
     known = {*spec.builtin_tools, *(binding.name for binding in spec.tools), *DELEGATION_TOOLS}
     hooks = spec.tool_hooks
     warnings += [

@@ -12,27 +12,8 @@ from typing import Any
 from attrs import frozen
 
 from agentops.api.types import AgentSpec, ProviderSpec, SecretKeyRef
+from agentops.api.variables import RESERVED
 from agentops.operator.objects import names
-
-RESERVED = frozenset(
-    {
-        "AGENT_NAME",
-        "AGENT_NAMESPACE",
-        "AGENT_MODE",
-        "AGENT_RUNTIME",
-        "AGENT_CONFIG_PATH",
-        "AGENT_DATA_DIR",
-        "AGENT_GRACE_SECONDS",
-        "AGENT_LISTEN",
-        "AGENT_TOKEN_FILE",
-        "AGENT_PROMPT",
-        "AGENT_PROMPT_FILE",
-        "AGENT_RUN_NAME",
-        "AGENT_RUN_SOURCE_AGENT",
-        "MEMORY_TOKEN_FILE",
-    }
-)
-"""Variables that `spec.env` and `spec.secrets` cannot set."""
 
 Variable = dict[str, Any]
 

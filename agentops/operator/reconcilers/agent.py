@@ -20,6 +20,7 @@ from agentops.api.conditions import AgentPhase, ConditionType, Reason
 from agentops.api.kinds import AGENT
 from agentops.api.objects import decode
 from agentops.api.types import Agent
+from agentops.api.variables import reserved_in
 from agentops.controller import Client, EventRecorder, ForeignObject, Request
 from agentops.controller.owners import is_controlled_by
 from agentops.kube.errors import ApiError, NotFound
@@ -58,6 +59,12 @@ log = get_logger("operator.agent")
 
 SWEPT: tuple[Kind, ...] = (DEPLOYMENT, SERVICE, NETWORK_POLICY, ROLE_BINDING, ROLE, SERVICE_ACCOUNT, PVC)
 """Kinds of children that a spec can stop wanting, in the order in which they are deleted."""
+
+_USES: Mapping[str, frozenset[str]] = {
+    ROLE_BINDING.kind: frozenset({SERVICE_ACCOUNT.kind, ROLE.kind}),
+    DEPLOYMENT.kind: frozenset({SERVICE_ACCOUNT.kind, PVC.kind, NETWORK_POLICY.kind, CONFIG_MAP.kind}),
+}
+"""Children that would use an object of somebody else, were one there in place of these: they wait for it to go."""
 
 
 @define(slots=True)
@@ -168,11 +175,15 @@ class AgentReconciler:
             if not plan.only_rendered_differently(story.rendering, story.agent, live):
                 self._announce(story, live)
                 story.children += story.rendering.children
+        foreign: set[str] = set()
         for child in story.children:
+            if foreign & _USES.get(child["kind"], frozenset()):
+                continue
             try:
                 await self._children.ensure(child, story.obj)
             except ForeignObject as error:
                 meta = child["metadata"]
+                foreign.add(child["kind"])
                 story.problems.append((Reason.FOREIGN_OBJECT, str(error)))
                 story.obstacles.append(Obstacle(KINDS[child["kind"]], meta["namespace"], meta["name"]))
             except ApiError as error:
@@ -239,7 +250,7 @@ class AgentReconciler:
         draft.set(**{key: workload.counts.get(key) if workload else None for key in COUNTS})
         draft.set(
             phase=phase.value,
-            message=None if ready and not story.blocked else message,
+            message=None if ready and not story.blocked and not story.problems else message,
             observedGeneration=agent.metadata.generation,
             activeModel=agent.spec.model,
             linkedResources=dict(sorted(_links(agent).items())),
@@ -334,13 +345,15 @@ class AgentReconciler:
     def _verdict(self, story: _Story, workload: Workload | None) -> tuple[AgentPhase, str, str]:
         """Phase, and reason and message of Ready."""
         review, held = story.review, ""
+        trouble = "; ".join(text for _, text in story.problems)
         if story.blocked:
-            held = review.summary if review is not None else "; ".join(text for _, text in story.problems)
+            held = review.summary if review is not None else trouble
         if workload is not None and workload.running:
             also = f"; held back, with the last good configuration serving: {held}" if held else ""
-            return AgentPhase.RUNNING, Reason.RUNNING, workload.message + also
+            but = f"; but {trouble}" if trouble and not held else ""
+            return AgentPhase.RUNNING, Reason.RUNNING, workload.message + also + but
         if story.problems:
-            return AgentPhase.FAILED, story.problems[0][0], "; ".join(text for _, text in story.problems)
+            return AgentPhase.FAILED, story.problems[0][0], trouble
         if review is not None and review.problems:
             return AgentPhase.FAILED, Reason.INVALID_SPEC, held
         if review is not None and review.blockers:
@@ -352,10 +365,11 @@ class AgentReconciler:
 
 
 def _effectless(agent: Agent) -> list[str]:
-    """What this agent's mode takes the effect from."""
+    """What this agent's mode takes the effect from, and the platform's own variables."""
+    found = [f"{path} (the platform's own variable)" for path in reserved_in(agent.spec)]
     if agent.spec.mode == "daemon" and agent.spec.concurrency.max_runs > 1:
-        return ["spec.concurrency.maxRuns (a daemon answers one prompt at a time)"]
-    return []
+        found.append("spec.concurrency.maxRuns (a daemon answers one prompt at a time)")
+    return found
 
 
 def _links(agent: Agent) -> dict[str, str]:

@@ -223,7 +223,7 @@ class AgentRunReconciler:
         now = self._clock.now()
         for chosen in decision.admit:
             if work is not None and chosen == work.name:
-                work.draft.set(admittedAt=rfc3339(now))
+                work.draft.set(admittedAt=work.stamp())  # not later than the startTime that follows from it
                 await work.save(self._client)
             else:
                 draft = StatusDraft(AGENT_RUN, runs[chosen], now)

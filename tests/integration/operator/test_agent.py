@@ -225,6 +225,38 @@ async def test_an_object_of_somebody_else_is_left_alone_and_named(plane: Operato
     service = await plane.get(SERVICE, "hello")
     assert service["spec"]["selector"] == {"app": "mine"}
     assert "ownerReferences" not in service["metadata"]
+    await plane.start_daemon()  # pods are reached by their addresses; what is wrong is told all the same
+    running = await plane.get(AGENT, "hello")
+    assert condition(running, "Ready")["message"].startswith("the daemon answers; but Service agents/hello exists")
+    assert "Service agents/hello exists" in running["status"]["message"]
+
+
+@pytest.mark.parametrize("what", ["ServiceAccount", "Role", "ConfigMap", "PersistentVolumeClaim", "NetworkPolicy"])
+async def test_no_child_uses_an_object_of_somebody_else(plane: OperatorPlane, what: str) -> None:
+    kind, suffix, body = {
+        "ServiceAccount": (SERVICE_ACCOUNT, "agent", {}),
+        "Role": (ROLE, "agent", {"rules": []}),
+        "ConfigMap": (CONFIG_MAP, "config", {"data": {"config.json": "{}"}}),
+        "PersistentVolumeClaim": (
+            PVC,
+            "storage",
+            {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}},
+        ),
+        "NetworkPolicy": (NETWORK_POLICY, "netpol", {"spec": {"podSelector": {}}}),
+    }[what]
+    meta = {"name": f"hello-{suffix}", "namespace": NAMESPACE}
+    await plane.client.create(kind, {"apiVersion": kind.api_version, "kind": what, "metadata": meta, **body})
+    await plane.create(
+        provider_object(), agent_object(storage={"size": "1Gi"}, networkPolicy={"enabled": True}, timeout="1m")
+    )
+    failed = await plane.until(AGENT, "hello", has("Ready", "False", "ForeignObject"))
+    assert f"{what} agents/hello-{suffix} exists" in failed["status"]["message"]
+    assert await plane.absent(DEPLOYMENT, "hello") == (what != "Role")
+    assert await plane.absent(ROLE_BINDING, "hello-agent") == (what in ("Role", "ServiceAccount"))
+    await plane.client.delete(kind, meta["name"], NAMESPACE)
+    await plane.until(AGENT, "hello", has("ChildrenReady", "True"))
+    assert not await plane.absent(DEPLOYMENT, "hello")
+    assert not await plane.absent(ROLE_BINDING, "hello-agent")
 
 
 @pytest.mark.parametrize("what", ["Service", "Secret"])
@@ -342,7 +374,10 @@ async def test_clamped_security_and_idle_fields_are_told(plane: OperatorPlane) -
     await plane.create(
         provider_object(),
         agent_object(
-            security={"container": {"privileged": True}}, concurrency={"maxRuns": 3}, permissionTools=["bash"]
+            security={"container": {"privileged": True}},
+            concurrency={"maxRuns": 3},
+            permissionTools=["bash"],
+            env={"AGENT_NAME": "somebody-else"},
         ),
     )
     found = await plane.until(AGENT, "hello", has("SecurityPolicyViolations", "True", "OverridesClamped"))
@@ -351,6 +386,7 @@ async def test_clamped_security_and_idle_fields_are_told(plane: OperatorPlane) -
     assert idle["status"] == "True"
     assert "spec.concurrency.maxRuns" in idle["message"]
     assert "spec.permissionTools" in idle["message"]
+    assert "spec.env.AGENT_NAME" in idle["message"]
 
 
 async def test_a_changed_size_is_told_because_a_claim_keeps_its_own(plane: OperatorPlane) -> None:

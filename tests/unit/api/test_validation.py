@@ -168,11 +168,20 @@ def test_an_unknown_prefix_names_the_bound_providers_and_the_fix() -> None:
 
 def test_what_is_odd_but_allowed_is_a_warning() -> None:
     findings = check(
-        "Agent", {**AGENT, "concurrency": {"maxRuns": 3}, "toolHooks": {"auditTools": ["bash", "run_agent", "nope"]}}
+        "Agent",
+        {
+            **AGENT,
+            "concurrency": {"maxRuns": 3},
+            "toolHooks": {"auditTools": ["bash", "run_agent", "nope"]},
+            "env": {"AGENT_NAME": "x", "MINE": "y"},
+            "secrets": [{"name": "AGENT_TOKEN_FILE", "secretRef": {"name": "s", "key": "k"}}],
+        },
     )
     assert findings.ok
     assert [warning.path for warning in findings.warnings] == [
         "spec.concurrency.maxRuns",
+        "spec.env.AGENT_NAME",
+        "spec.secrets[0]",
         "spec.toolHooks.auditTools[2]",  # A11
     ]
 

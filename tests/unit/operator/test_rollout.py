@@ -35,7 +35,9 @@ def test_running_means_every_replica_is_current_and_ready() -> None:
 
 
 def test_a_surge_is_not_running_until_the_old_pod_is_gone() -> None:
-    assert not observe(deployment(replicas=2, updatedReplicas=1, readyReplicas=1), []).running
+    found = observe(deployment(replicas=2, updatedReplicas=1, readyReplicas=1), [])
+    assert not found.running
+    assert found.message.endswith("1 ready; 1 of an older one still there")
 
 
 def test_a_template_the_controller_has_not_seen_is_not_running() -> None:
