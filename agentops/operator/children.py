@@ -7,6 +7,7 @@ from typing import Any
 
 from agentops.controller import Client, ForeignObject, ensure
 from agentops.controller.owners import controller_of, describe, is_controlled_by
+from agentops.kube.errors import Invalid, NotFound
 from agentops.kube.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
@@ -53,7 +54,12 @@ class ChildWriter:
                 return
         if kind is DEPLOYMENT:
             await self._make_way_for_recreate(desired, owner)
-        outcome = await ensure(self._client, kind, desired, owner)
+        try:
+            outcome = await ensure(self._client, kind, desired, owner)
+        except Invalid:
+            if not await self._replace_lists(desired, owner):
+                raise
+            outcome = await ensure(self._client, kind, desired, owner)
         if outcome.changed:
             log.info(
                 "child.written",
@@ -78,6 +84,25 @@ class ChildWriter:
         }
         if labels and not meta.get("deletionTimestamp"):
             await self._client.patch(PVC, meta["name"], {"metadata": {"labels": labels}}, meta["namespace"])
+
+    async def _replace_lists(self, desired: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
+        """Write our lists over those of a child that cannot be repaired by an apply; whether there was one.
+
+        An apply adds to a list by its keys. Where somebody changed the number of our port, it would put ours beside
+        that one, and the API server refuses two of one name.
+        """
+        kind, meta = KINDS[desired["kind"]], desired["metadata"]
+        if "spec" not in desired:
+            return False
+        try:
+            live = await self._client.live.get(kind, meta["name"], meta["namespace"])
+        except NotFound:
+            return False
+        if not is_controlled_by(live, owner):
+            return False
+        await self._client.patch(kind, meta["name"], {"spec": desired["spec"]}, meta["namespace"])
+        log.info("child.replaced", kind=kind.kind, namespace=meta["namespace"], name=meta["name"])
+        return True
 
     async def _make_way_for_recreate(self, desired: Mapping[str, Any], owner: Mapping[str, Any]) -> None:
         """Turn RollingUpdate off together with its parameters.

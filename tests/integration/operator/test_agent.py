@@ -45,6 +45,11 @@ async def plane(bare: OperatorPlane) -> AsyncIterator[OperatorPlane]:
         yield bare
 
 
+def container_ports(deployment: dict[str, Any]) -> list[int]:
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    return [port["containerPort"] for port in container["ports"]]
+
+
 def template_hash(deployment: dict[str, Any]) -> str:
     return str(deployment["spec"]["template"]["metadata"]["annotations"][labels.CONFIG_HASH])
 
@@ -87,6 +92,24 @@ async def test_a_settled_agent_costs_no_writes_and_drift_is_repaired(plane: Oper
     await plane.client.delete(ROLE, "hello-agent", NAMESPACE)
     await plane.until(ROLE, "hello-agent", lambda obj: obj["rules"])
     assert (await plane.get(SERVICE, "hello"))["metadata"]["annotations"]["mine"] == "yes"
+
+
+async def test_a_port_that_somebody_renumbered_is_ours_again(plane: OperatorPlane) -> None:
+    await plane.create(provider_object(), agent_object())
+    await plane.start_daemon()
+    port = {"name": "http", "port": 4097, "targetPort": 1, "protocol": "TCP"}
+    labels_gone = {labels.COMPONENT: None, labels.MANAGED_BY: None}
+    await plane.patch(SERVICE, "hello", {"metadata": {"labels": labels_gone}, "spec": {"ports": [port]}})
+    await plane.until(SERVICE, "hello", lambda obj: [port["port"] for port in obj["spec"]["ports"]] == [4096])
+    deployment = await plane.get(DEPLOYMENT, "hello")
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    container["ports"] = [{"name": "http", "containerPort": 4097, "protocol": "TCP"}]
+    await plane.patch(DEPLOYMENT, "hello", {"spec": {"template": {"spec": {"containers": [container]}}}})
+    await plane.until(DEPLOYMENT, "hello", lambda obj: container_ports(obj) == [4096])
+    await plane.until(AGENT, "hello", has("ChildrenReady", "True"))
+    assert (await plane.get(SERVICE, "hello"))["metadata"]["labels"][labels.COMPONENT] == "service"
+    await plane.start_daemon()
+    assert await plane.quiet() == []
 
 
 async def test_a_restarted_operator_writes_nothing(bare: OperatorPlane) -> None:
