@@ -53,7 +53,7 @@ class _Document:
     def subject(self) -> str:
         metadata = self.body.get("metadata")
         name = metadata.get("name") or metadata.get("generateName") if isinstance(metadata, Mapping) else ""
-        return f"{self.body.get('kind')}/{name or '?'}"
+        return f"{self.body.get('kind') or '?'}/{name or '?'}"
 
     def line(self, path: str) -> int:
         """Where `path` stands, or the nearest thing around it."""

@@ -37,6 +37,9 @@ def structural_errors(schema: Mapping[str, Any], value: Any, path: str = "") -> 
     if schema.get("x-kubernetes-int-or-string"):
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             return [invalid(path, f"expected a quantity such as 500m or 1Gi, got {describe(value)}")]
+        if isinstance(value, float) and not value.is_integer():
+            hint = "(the API server takes fractions as text only: put it in quotes)"
+            return [invalid(path, f"expected a quantity such as 500m or 1Gi, got {describe(value)} {hint}")]
         return _string(schema, str(value), path)
     declared = schema.get("type", "")
     if not _has_type(declared, value):

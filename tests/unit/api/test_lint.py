@@ -60,6 +60,16 @@ def test_one_unreadable_field_does_not_hide_the_rules() -> None:
     assert {path for _, path, _ in found(text)} == {"spec.env.A", "spec.model", "spec.tools"}
 
 
+def test_a_fraction_that_is_no_text_is_refused_as_the_api_server_does() -> None:
+    spec = (
+        "mode: task, model: b/c, providerRefs: [{name: b}], builtinTools: [ls], "
+        "resources: {requests: {cpu: 0.5, memory: 1.0}, limits: {cpu: '1.5'}}"
+    )
+    [(_, path, message)] = found(AGENT.format(name="a", spec=spec))
+    assert path == "spec.resources.requests.cpu"
+    assert "got the number 0.5 (the API server takes fractions as text only: put it in quotes)" in message
+
+
 def test_objects_see_one_another_across_files() -> None:
     provider = PROVIDER.format(name="p", spec="type: openaicompat, endpoint: {baseURL: http://m}, models: [a]")
     agent = AGENT.format(name="x", spec="mode: daemon, model: p/b, providerRefs: [{name: p}], builtinTools: [ls]")
@@ -79,6 +89,7 @@ def test_objects_see_one_another_across_files() -> None:
         ("a: 1\nb: {\n", 3, "not YAML"),
         ("- 1\n", 1, "expected an object"),
         ("kind: Agent\n", 1, "is required"),
+        ("{}\n", 1, "?/?: apiVersion: is required"),
         ("apiVersion: agents.agentops.io/v1\nkind: Agent\n", 1, "write agents.agentops.io/v1alpha1"),
         (HEAD + "kind: Agnt\n", 2, "not one of Agent"),
         (HEAD + "kind: AgentRun\nspec: {agentRef: a, prompt: p}\n", 1, "is required"),
