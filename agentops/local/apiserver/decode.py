@@ -131,12 +131,6 @@ def _check_meta(meta: Any, obj: Object, resource: Resource, strictness: Strictne
         decode_check(meta, schema, "metadata", kind)
     except DecodeError as error:
         raise refuse(str(error)) from error
-    for field_name in ("labels", "annotations"):
-        for key, value in list((meta.get(field_name) or {}).items()):
-            if value is None:
-                meta[field_name][key] = ""
     prune(meta, schema, "metadata", strictness.unknown)
     if managed is not None:
         meta["managedFields"] = managed
-    if schema is not None and isinstance(meta.get("ownerReferences"), list):
-        meta["ownerReferences"] = [o for o in meta["ownerReferences"] if isinstance(o, dict)]

@@ -11,6 +11,7 @@ import orjson
 from agentops.local.apiserver import errors, port_forward
 from agentops.local.apiserver.http import Answer, Request, Response, Stream, WebSocket, WebSocketUpgrade
 from agentops.local.apiserver.node import ExecProcess, LogOptions, NodeStreamError, NodeStreams
+from agentops.local.apiserver.reads import integer
 from agentops.local.apiserver.store import Store
 
 Object = dict[str, Any]
@@ -177,8 +178,9 @@ class NodeDoor:
         if not text:
             ports = [p for c in containers for p in c.get("ports") or ()]
             return int(ports[0]["containerPort"]) if ports else 80
-        if text.isdigit():
-            return int(text)
+        numbers = port_forward.parse_ports([text])
+        if numbers:
+            return numbers[0]
         for container in containers:
             for port in container.get("ports") or ():
                 if port.get("name") == text:
@@ -235,13 +237,13 @@ def _failure(error: NodeStreamError) -> errors.ApiFailure:
 
 
 def _whole(request: Request, name: str) -> int | None:
-    text = request.arg(name)
-    if not text:
+    if not request.arg(name):
         return None
-    try:
-        return int(text)
-    except ValueError as error:
-        raise errors.bad_request(f'{name}: strconv.ParseInt: parsing "{text}": invalid syntax') from error
+    number = integer(request, name)
+    if number < 0:
+        found = [errors.invalid_value(name, number, "must be greater than or equal to 0")]
+        raise errors.invalid("", "PodLogOptions", "", found)
+    return number
 
 
 def _target(name: str) -> tuple[str, str, str]:

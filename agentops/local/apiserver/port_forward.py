@@ -232,7 +232,7 @@ def _channel(channel: int, port: int, send: Callable[[int, bytes], Awaitable[Non
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
 
 
 def parse_ports(values: list[str]) -> list[int] | None:

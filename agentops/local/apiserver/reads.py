@@ -83,10 +83,29 @@ def parse_revision(text: str) -> int:
     """The resourceVersion parameter; "" and "0" are 0. Raises ValueError with the server's words."""
     if text in ("", "0"):
         return 0
-    if not text.isdigit():
-        raise ValueError(
-            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
-        )
+    problem = _unsigned_problem(text)
+    if problem:
+        raise ValueError(f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {problem}')
+    return int(text)
+
+
+def _unsigned_problem(text: str) -> str:
+    if not (text.isascii() and text.isdigit()):
+        return "invalid syntax"
+    return "value out of range" if len(text) > 20 or int(text) >= 1 << 64 else ""
+
+
+def integer(request: Request, name: str) -> int:
+    """A query parameter as Go reads an int64; 0 when it is not there. Raises ApiFailure 400."""
+    text = request.arg(name)
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    if not text:
+        return 0
+    problem = _unsigned_problem(digits)
+    if not problem and not -(1 << 63) <= int(text) < 1 << 63:
+        problem = "value out of range"
+    if problem:
+        raise errors.bad_request(f'{name}: strconv.ParseInt: parsing "{text}": {problem}')
     return int(text)
 
 
@@ -122,7 +141,7 @@ class Reader:
     def list(self, request: Request, resource: Resource, namespace: str, name: str, renderer: Renderer) -> bytes:
         """The body of a LIST answer."""
         selection = Selection.of(request, resource)
-        limit = _limit(request)
+        limit = max(0, integer(request, "limit"))
         token = request.arg("continue")
         text = request.arg("resourceVersion")
         match = request.arg("resourceVersionMatch")
@@ -216,16 +235,6 @@ class Reader:
         )
         failure.continue_token = _token(-1, after or ("", ""))
         return failure
-
-
-def _limit(request: Request) -> int:
-    text = request.arg("limit")
-    if not text:
-        return 0
-    try:
-        return max(0, int(text))
-    except ValueError as error:
-        raise errors.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from error
 
 
 def _encode_continue(revision: int, last: Entry) -> str:

@@ -18,7 +18,7 @@ from attrs import define, field
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.http import Request, Stream
-from agentops.local.apiserver.reads import Reader, Selection, list_options_invalid, parse_revision
+from agentops.local.apiserver.reads import Reader, Selection, integer, list_options_invalid, parse_revision
 from agentops.local.apiserver.render import Form, Renderer
 from agentops.local.apiserver.resources import Resource
 from agentops.local.apiserver.store import Compacted, Entry, Event, Store
@@ -248,11 +248,7 @@ class WatchHub:
         return Stream(lambda: _Closing(body, close), 200, {"content-type": "application/json"})
 
     def _timeout(self, request: Request) -> float:
-        text = request.arg("timeoutSeconds")
-        try:
-            seconds = float(text) if text else 0.0
-        except ValueError as error:
-            raise errors.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from error
+        seconds: float = integer(request, "timeoutSeconds")
         if seconds <= 0:
             seconds = self._rng.uniform(1800, 3600)
         return min(seconds, self._cap_s) if self._cap_s else seconds

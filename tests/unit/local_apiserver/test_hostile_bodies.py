@@ -6,7 +6,17 @@ import time
 from typing import Any
 
 import pytest
-from support.apiserver import CONFIG_MAPS, DEPLOYMENTS, PODS, Api, config_map, deployment, pod
+from support.apiserver import (
+    CONFIG_MAPS,
+    CRDS,
+    DEPLOYMENTS,
+    PODS,
+    Api,
+    config_map,
+    deployment,
+    pod,
+    widget_crd,
+)
 
 from agentops.kube import kinds
 from agentops.kube.patches import strategic_merge_patch
@@ -160,3 +170,117 @@ async def test_a_delete_that_says_two_things_about_dependents_is_refused(api: Ap
 async def test_a_field_manager_has_a_name_of_bounded_length(api: Api) -> None:
     reply = await api.post(f"{CONFIG_MAPS}?fieldManager={'x' * 129}", config_map("a"))
     assert (reply.status, "fieldManager: Too long" in reply.message) == (422, True)
+
+
+def api_object(api_version: str, kind: str, **fields: Any) -> dict[str, Any]:
+    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": "a"}, **fields}
+
+
+NULLS_IN_LISTS = [
+    ("/api/v1/namespaces/default/endpoints", api_object("v1", "Endpoints", subsets=[None])),
+    ("/api/v1/namespaces/default/endpoints", api_object("v1", "Endpoints", subsets=[{"ports": [None]}])),
+    ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+     api_object("discovery.k8s.io/v1", "EndpointSlice", addressType="IPv4", endpoints=[{"addresses": [None]}])),
+    ("/apis/rbac.authorization.k8s.io/v1/clusterroles",
+     api_object("rbac.authorization.k8s.io/v1", "ClusterRole", rules=[None])),
+    ("/apis/networking.k8s.io/v1/namespaces/default/networkpolicies",
+     api_object("networking.k8s.io/v1", "NetworkPolicy", spec={"podSelector": {}, "ingress": [{"ports": [None]}]})),
+    ("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+     api_object("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", webhooks=[None])),
+    (PODS, pod("a", volumes=[None])),
+    (PODS, pod("a", containers=[None])),
+    (PODS, pod("a", containers=[{"name": "m", "image": "a", "ports": [None], "env": [None], "args": [None]}])),
+    (CONFIG_MAPS, {**config_map("a"), "metadata": {"name": "a", "finalizers": [None], "ownerReferences": [None]}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "body"), NULLS_IN_LISTS)
+async def test_null_in_a_list_is_an_empty_item_as_in_go(api: Api, path: str, body: Any) -> None:
+    reply = await api.post(path, body)
+    assert reply.status in (201, 422), reply
+    for accept in ("application/json", "application/json;as=Table;v=v1;g=meta.k8s.io"):
+        assert (await api.get(path, accept=accept)).status == 200
+
+
+async def test_null_in_a_map_of_strings_is_an_empty_string_as_in_go(api: Api) -> None:
+    body = {**config_map("a", x="y"), "metadata": {"name": "a", "labels": {"app": None}}}
+    body["data"]["z"] = None
+    made = (await api.post(CONFIG_MAPS, body)).body
+    assert (made["metadata"]["labels"], made["data"]) == ({"app": ""}, {"x": "y", "z": ""})
+
+
+@pytest.mark.parametrize(
+    ("replicas", "said"), [(1 << 40, "number 1099511627776"), (1.5, "number 1.5"), (True, "bool"), ([], "array")]
+)
+async def test_a_number_that_does_not_fit_is_refused_as_by_gos_decoder(api: Api, replicas: Any, said: str) -> None:
+    body = deployment("a")
+    body["spec"]["replicas"] = replicas
+    reply = await api.post(DEPLOYMENTS, body)
+    text = f"json: cannot unmarshal {said} into Go struct field DeploymentSpec.spec.replicas of type int32"
+    assert (reply.status, reply.message.endswith(text)) == (400, True), reply.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"properties": [1]},
+        {"properties": {"a": 5}},
+        {"items": {"maxItems": "x"}},
+        {"pattern": ["a"]},
+        {"maxLength": "5"},
+        {"required": "a"},
+        {"additionalProperties": "yes"},
+        {"x-kubernetes-validations": [{"rule": ["true"]}]},
+        {"x-kubernetes-validations": 5},
+        {"allOf": {"a": 1}},
+        {"not": [1]},
+    ],
+)
+async def test_a_crd_whose_schema_is_of_the_wrong_type_is_refused(api: Api, change: dict[str, Any]) -> None:
+    crd = widget_crd()
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["properties"]["more"] = {"type": "object", **change}
+    reply = await api.post(CRDS, crd)
+    assert reply.status == 400, reply
+    assert "cannot be handled as a CustomResourceDefinition" in reply.message
+
+
+async def test_a_misspelt_keyword_of_a_crds_schema_is_named(api: Api) -> None:
+    crd = widget_crd()
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["properties"]["more"] = {"type": "array", "items": {"type": "string", "maxlength": 5}}
+    at = "spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.more.items.maxlength"
+    reply = await api.post(f"{CRDS}?fieldValidation=Strict", crd)
+    assert (reply.status, f'unknown field "{at}"' in reply.message) == (400, True), reply.message
+
+
+async def test_a_default_beside_a_pattern_that_is_none_is_refused_with_the_pattern(api: Api) -> None:
+    crd = widget_crd()
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["properties"]["more"] = {"type": "string", "pattern": "(", "default": "x"}
+    reply = await api.post(CRDS, crd)
+    assert (reply.status, "must be a valid regular expression" in reply.message) == (422, True)
+
+
+@pytest.mark.parametrize("number", ["x", "1.5", "nan", "1e3", "1_0", "²", "99999999999999999999"])
+@pytest.mark.parametrize("name", ["limit", "watch=true&timeoutSeconds"])
+async def test_a_parameter_that_is_no_whole_number_is_a_bad_request(api: Api, name: str, number: str) -> None:
+    reply = await api.get(f"{CONFIG_MAPS}?{name}={number}")
+    assert (reply.status, "strconv.ParseInt" in reply.message) == (400, True)
+
+
+async def test_a_resource_version_beyond_64_bits_is_a_bad_request(api: Api) -> None:
+    reply = await api.get(f"{CONFIG_MAPS}?resourceVersion={'9' * 5000}")
+    assert (reply.status, reply.message.endswith("value out of range")) == (400, True)
+
+
+async def test_logs_of_less_than_nothing_are_invalid(api: Api) -> None:
+    await api.post(PODS, pod("a", nodeName="n"))
+    reply = await api.get(f"{PODS}/a/log?tailLines=-1")
+    assert (reply.status, "must be greater than or equal to 0" in reply.message) == (422, True)
+
+
+@pytest.mark.parametrize("port", ["²", "0", "99999", "x"])
+async def test_a_proxy_to_no_port_is_a_bad_request(api: Api, port: str) -> None:
+    await api.post(PODS, pod("a", nodeName="n"))
+    assert (await api.get(f"{PODS}/a:{port}/proxy/")).status == 400

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from agentops.local.apiserver.schema.structural import OBJECT_META, Schema
+from agentops.local.apiserver.schema.structural import JSON_SCHEMA, OBJECT_META, SCHEMA_OR_ARRAY, SCHEMA_OR_BOOL, Schema
 from agentops.values.kinds import Kind
 
 _VERSION = "v1.37.0-local"
@@ -54,7 +54,10 @@ def _by_gvk() -> dict[tuple[str, str, str], str]:
 
 @cache
 def definition(name: str) -> Schema:
-    return Schema(definitions()[name], definition, name)
+    raw = definitions()[name]
+    if name in (SCHEMA_OR_BOOL, SCHEMA_OR_ARRAY):  # which say nothing of what they hold
+        raw = {**raw, "properties": definitions()[JSON_SCHEMA]["properties"]}
+    return Schema(raw, definition, name)
 
 
 def definition_name(kind: Kind) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
 from agentops.local.apiserver.schema.cel import CelError, compile_rule
-from agentops.local.apiserver.schema.structural import Schema
+from agentops.local.apiserver.schema.structural import MISSING, Schema
 from agentops.local.apiserver.schema.validation import compiled, validate
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
@@ -34,7 +34,7 @@ def schema_errors(raw: Mapping[str, Any], path: str) -> list[FieldError]:
         )
     _node(raw, path, out, where="the root", root=True)
     if not out:
-        _rules(Schema(raw), path, out)
+        _defaults_and_rules(Schema(raw), path, out)
     return out
 
 
@@ -94,11 +94,6 @@ def _node(raw: Mapping[str, Any], path: str, out: list[FieldError], *, where: st
             _logic(part, raw, f"{path}.{name}[{index}]", out)
     if isinstance(raw.get("not"), Mapping):
         _logic(raw["not"], raw, f"{path}.not", out)
-    if raw.get("default") is not None:
-        out.extend(
-            FieldError(e.type, f"{path}.default{e.field}", e.detail, e.value)
-            for e in validate(raw["default"], Schema(raw), "")
-        )
 
 
 def _lists(raw: Mapping[str, Any], path: str, out: list[FieldError]) -> None:
@@ -119,7 +114,8 @@ def _lists(raw: Mapping[str, Any], path: str, out: list[FieldError]) -> None:
                     f"{path}.x-kubernetes-list-map-keys", "must not be empty if x-kubernetes-list-type is map"
                 )
             )
-        items = raw.get("items") or {}
+        items = raw.get("items")
+        items = items if isinstance(items, Mapping) else {}
         properties = items.get("properties") or {}
         for key in keys or ():
             child = properties.get(key)
@@ -161,7 +157,11 @@ def _logic(raw: Mapping[str, Any], outer: Mapping[str, Any], path: str, out: lis
             _logic(part, outer, f"{path}.{name}[{index}]", out)
 
 
-def _rules(schema: Schema, path: str, out: list[FieldError]) -> None:
+def _defaults_and_rules(schema: Schema, path: str, out: list[FieldError]) -> None:
+    """Of a schema that holds water otherwise."""
+    if schema.default is not MISSING and schema.default is not None:
+        found = validate(schema.default, schema, "")
+        out.extend(FieldError(e.type, f"{path}.default{e.field}", e.detail, e.value) for e in found)
     for index, rule in enumerate(schema.rules):
         at = f"{path}.x-kubernetes-validations[{index}]"
         text = rule.get("rule") or ""
@@ -176,11 +176,11 @@ def _rules(schema: Schema, path: str, out: list[FieldError]) -> None:
                     out.append(errors.invalid_value(f"{at}.{name}", _shown(source), f"compilation failed: {error}"))
     for name in schema.properties:
         if (child := schema.child(name)) is not None:
-            _rules(child, f"{path}.properties[{name}]", out)
+            _defaults_and_rules(child, f"{path}.properties[{name}]", out)
     if isinstance(schema.additional, Mapping) and (child := schema.child("\0any")) is not None:
-        _rules(child, f"{path}.additionalProperties", out)
+        _defaults_and_rules(child, f"{path}.additionalProperties", out)
     if schema.items is not None:
-        _rules(schema.items, f"{path}.items", out)
+        _defaults_and_rules(schema.items, f"{path}.items", out)
 
 
 def _shown(rule: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError, go_value
-from agentops.local.apiserver.schema.structural import MISSING, Schema
+from agentops.local.apiserver.schema.structural import MISSING, SCHEMA_OR_BOOL, Schema
 from agentops.values.duration import parse_duration
 from agentops.values.quantity import parse_quantity
 
@@ -333,8 +333,12 @@ def decode_check(value: Any, schema: Schema, path: str, struct: str) -> None:
                 ) from error
         elif not isinstance(value, str | int) or isinstance(value, bool):
             raise DecodeError(_go_error(value, struct, path, "intstr.IntOrString"))
+        elif isinstance(value, int) and not _fits(value, "int32"):
+            raise DecodeError(f"json: cannot unmarshal number {value} into Go value of type int32")
         return
-    if not _typed(value, schema):
+    if schema.name == SCHEMA_OR_BOOL and not isinstance(value, dict | bool):
+        raise DecodeError("boolean or JSON schema expected")
+    if not (_fits(value, schema.format) if schema.type == "integer" else _typed(value, schema)):
         if schema.format in ("int32", "int64"):
             want = schema.format
         elif schema.type == "object":
@@ -366,8 +370,16 @@ def decode_check(value: Any, schema: Schema, path: str, struct: str) -> None:
         raise DecodeError("illegal base64 data at input byte 0")
 
 
+def _fits(value: Any, width: str) -> bool:
+    """Whether Go's decoder takes `value` for an integer: 1.0 is none, and neither is what has too many bits."""
+    bits = 31 if width == "int32" else 63
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << bits) <= value < 1 << bits
+
+
 def _go_error(value: Any, struct: str, path: str, want: str) -> str:
     got = {"boolean": "bool", "integer": "number"}.get(type_name(value), type_name(value))
+    if got == "number" and want.startswith("int"):
+        got = f"number {value}"
     return f"json: cannot unmarshal {got} into Go struct field {struct}.{path} of type {want}"
 
 
