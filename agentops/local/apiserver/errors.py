@@ -209,6 +209,10 @@ def too_large(message: str = "Request entity too large: limit is 3145728") -> Ap
     return ApiFailure(413, "RequestEntityTooLarge", message)
 
 
+def too_deep() -> ApiFailure:
+    return bad_request("the object is nested too deeply: this server takes some 200 levels")
+
+
 def internal(message: str) -> ApiFailure:
     details = {"causes": [{"message": message}]}
     return ApiFailure(500, "InternalError", f"Internal error occurred: {message}", details)

@@ -279,6 +279,8 @@ class ApiServer:
             answer = text_response("404 page not found\n", 404)
         except errors.ApiFailure as failure:
             answer = failure_response(failure)
+        except RecursionError:
+            answer = failure_response(errors.too_deep())
         except Exception:
             log.exception("request.failed", method=request.method, path=request.path)
             answer = failure_response(errors.internal("the API server failed; its log has the traceback"))

@@ -6,6 +6,7 @@ Everything else is the core's business. One catch-all route; the raw path goes t
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import struct
@@ -15,11 +16,12 @@ from typing import Any
 
 import anyio
 from aiohttp import WSMsgType, web
+from aiohttp.http import HttpProcessingError
 from anyio.abc import TaskStatus
 from attrs import evolve
 
 from agentops.local.apiserver.chaos import Disconnected
-from agentops.local.apiserver.errors import too_large
+from agentops.local.apiserver.errors import bad_request, too_large
 from agentops.local.apiserver.http import Answer, Request, Response, Stream, User, WebSocketUpgrade
 from agentops.local.apiserver.server import BODY_LIMIT, ApiServer, failure_response
 from agentops.telemetry.logging import get_logger
@@ -32,8 +34,23 @@ _PROXIED_LIMIT = 64 * 1024 * 1024
 EARLY_BODY_BYTES = 64 * 1024
 """A body longer than this, or of a length not told, is read only from those who may do what they ask."""
 
+_HEAD_LIMIT = 1024 * 1024
+"""Bytes of a URL or of one header, as in Go: kubectl exec sends a whole script as a query."""
+
 _MESSAGE_LIMIT = 16 * 1024 * 1024
 """Of one WebSocket message; kubectl's have 32 KiB."""
+
+
+class _NoFaultOfOurs(logging.Filter):
+    """Drops what clients got wrong: aiohttp logs a traceback, as an error, for each request it cannot read."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+
+
+_http_log = logging.getLogger("aiohttp.server.apiserver")
+_http_log.addFilter(_NoFaultOfOurs())
 
 
 def server_ssl_context(cert_path: Path, key_path: Path, client_ca_pem: bytes) -> ssl.SSLContext:
@@ -69,7 +86,14 @@ async def serve_tls(
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
 
     web_server = web.Server(
-        handle, request_factory=make_request, access_log=None, keepalive_timeout=75.0, handler_cancellation=True
+        handle,
+        request_factory=make_request,
+        access_log=None,
+        logger=_http_log,
+        keepalive_timeout=75.0,
+        handler_cancellation=True,
+        max_line_size=_HEAD_LIMIT,
+        max_field_size=_HEAD_LIMIT,
     )
     runner = web.ServerRunner(web_server, handle_signals=False, shutdown_timeout=grace_s)
     await runner.setup()
@@ -98,7 +122,7 @@ async def _handle(server: ApiServer, incoming: web.BaseRequest) -> web.StreamRes
     except web.HTTPRequestEntityTooLarge:
         return _closing(incoming, failure_response(too_large()))
     except web.RequestPayloadError as error:
-        return web.Response(status=400, text=f"the request body cannot be read: {error}\n")
+        return _closing(incoming, failure_response(bad_request(f"the request body cannot be read: {error}")))
     except Disconnected:
         return _reset(incoming)
 

@@ -1,4 +1,4 @@
-"""How large an object may be: 1.5 MiB as it is stored, as in etcd."""
+"""How large an object may be: 1.5 MiB as it is stored, as in etcd, and so deep that every form of it can be written."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ _SLACK = 65_536
 """What the estimate may be off by: fields of the metadata that nobody owns."""
 
 
+_DEPTH_LEFT = 50
+"""Of the 254 levels that can be written: for managedFields, a Table, an admission review around the object."""
+
+
 def check_size(stored: bytes) -> None:
     """Raises ApiFailure 413."""
     if len(stored) > OBJECT_LIMIT:
@@ -23,9 +27,15 @@ def refuse_hopeless(obj: dict[str, Any]) -> None:
     """Refuse at once what will be too large once it is defaulted and owned, before any of that takes seconds.
 
     Stored, every field is joined by an entry in managedFields of at least seven bytes, `"f:":{},`. Raises
-    ApiFailure 413.
+    ApiFailure 400 for what is too deep, 413 for what is too large.
     """
-    data = orjson.dumps(obj)
+    wrapped: Any = obj
+    for _ in range(_DEPTH_LEFT):
+        wrapped = (wrapped,)
+    try:
+        data = orjson.dumps(wrapped)
+    except orjson.JSONEncodeError as error:
+        raise errors.too_deep() from error
     least = len(data) + 7 * (data.count(b'":') - data.count(b'\\":'))
     if least > OBJECT_LIMIT + _SLACK:
         raise _oversized(least)

@@ -119,3 +119,33 @@ async def test_a_large_body_of_somebody_who_may_is_taken_and_the_connection_live
             await wire.send(f"POST {CONFIG_MAPS} HTTP/1.1", "Host: x", JSON, ADMIN, f"Content-Length: {len(body)}",
                             body=body)  # fmt: skip
             assert (await wire.answer())[0] == 201
+
+
+async def test_a_url_may_be_as_long_as_the_script_that_kubectl_exec_puts_into_it(cluster: Any) -> None:
+    async with connection(cluster) as wire:
+        await wire.send(f"GET {CONFIG_MAPS}?labelSelector=a&x={'y' * 100_000} HTTP/1.1", "Host: x", ADMIN)
+        code, body = await wire.answer()
+        assert (code, body["kind"]) == (200, "ConfigMapList")
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GARBAGE\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n"]
+)
+async def test_what_is_no_http_is_refused_without_a_traceback(
+    cluster: Any, request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connection(cluster) as wire:
+        await wire.send_raw(request_)
+        assert " 400 " in (await wire.head()).split("\r\n", 1)[0]
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_body_that_is_not_what_its_encoding_says_is_a_bad_request(
+    cluster: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connection(cluster) as wire:
+        lines = (f"POST {CONFIG_MAPS} HTTP/1.1", "Host: x", ADMIN, JSON, "Content-Encoding: gzip", "Content-Length: 4")
+        await wire.send(*lines, body=b"junk")
+        code, body = await wire.answer()
+        assert (code, body["reason"]) == (400, "BadRequest")
+    assert not [record for record in caplog.records if record.exc_info]

@@ -324,3 +324,19 @@ async def test_an_embedded_resource_says_what_it_is(api: Api) -> None:
     assert (reply.status, "spec.template.apiVersion: Required value: must not be empty" in reply.message) == (422, True)
     whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"x": 1}}
     assert (await api.post(WIDGETS, widget("a", template=whole))).body["spec"]["template"] == whole
+
+
+async def test_a_rule_that_costs_too_much_is_a_reason_and_no_fault_of_the_server(api: Api) -> None:
+    rules = [
+        {"rule": "self.l.all(a, self.l.all(b, self.l.all(c, a + b + c != 'zz')))"},
+        {"rule": "self.s == '' || !self.s.matches(self.s)"},
+    ]
+    strings = {"type": "array", "items": {"type": "string"}, "default": []}
+    properties = {"l": strings, "s": {"type": "string", "default": ""}}
+    await api.post(CRDS, with_schema({"properties": properties, "x-kubernetes-validations": rules}))
+    api.server.custom.establish_now()
+    for spec in ({"l": ["x"] * 50}, {"s": "a" * 50_000}):
+        reply = await api.post(WIDGETS, {**widget("a"), "spec": spec})
+        assert (reply.status, "call cost exceeds limit" in reply.message) == (422, True), reply
+    assert (await api.post(WIDGETS, {**widget("a"), "spec": {"l": ["x"] * 9, "s": "a(b"}})).status == 422
+    assert (await api.post(WIDGETS, {**widget("a"), "spec": {"l": ["x"] * 9, "s": "matches('a')"}})).status == 201

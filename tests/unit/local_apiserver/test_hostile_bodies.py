@@ -11,10 +11,12 @@ from support.apiserver import (
     CRDS,
     DEPLOYMENTS,
     PODS,
+    WIDGETS,
     Api,
     config_map,
     deployment,
     pod,
+    widget,
     widget_crd,
 )
 
@@ -284,3 +286,24 @@ async def test_logs_of_less_than_nothing_are_invalid(api: Api) -> None:
 async def test_a_proxy_to_no_port_is_a_bad_request(api: Api, port: str) -> None:
     await api.post(PODS, pod("a", nodeName="n"))
     assert (await api.get(f"{PODS}/a:{port}/proxy/")).status == 400
+
+
+def nested(levels: int) -> bytes:
+    return b'{"a":' * levels + b"1" + b"}" * levels
+
+
+@pytest.mark.parametrize("levels", [195, 230, 300, 900, 1000, 5000])
+async def test_what_can_be_stored_can_be_shown_and_what_is_deeper_is_refused(widgets: Api, levels: int) -> None:
+    head, tail = b'{"apiVersion":"test.example.com/v1","kind":"Widget","metadata":{"name":"a"},', b"}"
+    body = head + b'"spec":{"model":"gpt","free":' + nested(levels) + b"}" + tail
+    patch = b'{"spec":{"free":' + nested(levels) + b"}}"
+    assert (await widgets.post(WIDGETS, widget("b"))).status == 201
+    replies = [
+        await widgets.call("POST", WIDGETS, body),
+        await widgets.patch(f"{WIDGETS}/b", patch),
+        await widgets.apply(f"{WIDGETS}/c", body.replace(b'"a"', b'"c"', 1), "me"),
+    ]
+    expected = {200, 201} if levels == 195 else {400}
+    assert {reply.status for reply in replies} <= expected, replies
+    for accept in ("application/json", "application/json;as=Table;v=v1;g=meta.k8s.io"):
+        assert (await widgets.get(f"{WIDGETS}?includeObject=Object", accept=accept)).status == 200

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.schema.cel_functions import MATCHES
 from agentops.local.apiserver.schema.structural import MISSING, Schema
 from agentops.values.duration import parse_duration
 
@@ -90,10 +91,12 @@ def _environment(self_type: str = "") -> Any:
 
 @cache
 def _program(source: str, self_type: str = "") -> Any:
+    bounded = re.sub(rf"({_STRINGS.pattern})|\bmatches(?=\s*\()", lambda m: m.group(1) or MATCHES, source, flags=re.S)
     try:
-        return _environment(self_type).compile(source)
+        return _environment(self_type).compile(bounded)
     except RuntimeError as error:
-        raise CelError(str(error).removesuffix(" [INVALID_ARGUMENT]").removeprefix("INVALID_ARGUMENT: ")) from error
+        text = str(error).removesuffix(" [INVALID_ARGUMENT]").removeprefix("INVALID_ARGUMENT: ")
+        raise CelError(text.replace(MATCHES, "matches")) from error
 
 
 def _check_types(source: str, self_type: str) -> None:
@@ -252,13 +255,17 @@ def _run(
     if compiled.uses_old:
         data["oldSelf"] = None if old is MISSING else to_cel(old, schema)
         data[_PRESENT] = old is not MISSING
-    result = compiled.program.eval(data=data)
-    verdict = result.plain_value()
+    where = path + (rule.get("fieldPath") or "")
+    try:
+        verdict = compiled.program.eval(data=data).plain_value()
+    except RuntimeError as error:  # the engine gives up, mostly on its budget of 10,000 steps of loops
+        text = "call cost exceeds limit" if "budget exceeded" in str(error) else f"rule evaluation failed: {error}"
+        out.append(errors.invalid_value(where, _shown(value), f"{text} for rule: {rule['rule']}"))
+        return
     if verdict is True:
         return
-    where = path + (rule.get("fieldPath") or "")
     if verdict is not False:
-        text = f"rule evaluation failed: {verdict}: {rule['rule']}"
+        text = f"rule evaluation failed: {str(verdict).replace(MATCHES, 'matches')}: {rule['rule']}"
         out.append(errors.invalid_value(where, _shown(value), text))
         return
     message = _message(rule, data, schema)
@@ -284,7 +291,7 @@ def _message(rule: Mapping[str, Any], data: dict[str, Any], schema: Schema) -> s
     if expression:
         try:
             text = compile_rule(expression, schema, message=True).program.eval(data=data).plain_value()
-        except CelError:
+        except (CelError, RuntimeError):
             text = None
         if isinstance(text, str) and text.strip() and "\n" not in text:
             return text

@@ -15,18 +15,31 @@ from urllib.parse import urlsplit
 
 from agentops.values.quantity import parse_quantity
 
+MATCHES = "bounded_matches"
+"""What `matches` is compiled to: the engine's own sets no limit to what a pattern may cost."""
+_REGEX_COST = 40_000_000
+"""Length of a text times length of a pattern that may meet: where Kubernetes' budget for one rule ends."""
 
-def _find(text: str, pattern: str) -> str:
+
+def _regex(text: str, pattern: str) -> Any:
     from agentops.local.apiserver.schema.validation import compiled
 
-    found = compiled(pattern).search(text)
+    if len(text) * len(pattern) > _REGEX_COST:
+        raise ValueError("call cost exceeds limit")
+    return compiled(pattern)
+
+
+def _matches(text: str, pattern: str) -> bool:
+    return _regex(text, pattern).search(text) is not None
+
+
+def _find(text: str, pattern: str) -> str:
+    found = _regex(text, pattern).search(text)
     return found.group(0) if found else ""
 
 
 def _find_all(text: str, pattern: str) -> list[str]:
-    from agentops.local.apiserver.schema.validation import compiled
-
-    return [match.group(0) for match in compiled(pattern).finditer(text)]
+    return [match.group(0) for match in _regex(text, pattern).finditer(text)]
 
 
 def _is(parse: Callable[[str], Any]) -> Callable[[str], bool]:
@@ -135,6 +148,11 @@ def kubernetes_functions() -> list[Any]:
         declare("cidr", ("string_to_cidr", t.STRING, [t.STRING], False, _cidr)),
         declare("containsIP", ("cidr_contains_ip", t.BOOL, [t.STRING, t.STRING], True, _contains)),
         declare("containsCIDR", ("cidr_contains", t.BOOL, [t.STRING, t.STRING], True, _contains)),
+        declare(
+            MATCHES,
+            ("bounded_matches", t.BOOL, [t.STRING, t.STRING], False, _matches),
+            ("bounded_matches_string", t.BOOL, [t.STRING, t.STRING], True, _matches),
+        ),
         declare("find", ("string_find", t.STRING, [t.STRING, t.STRING], True, _find)),
         declare("findAll", ("string_find_all", t.List(t.STRING), [t.STRING, t.STRING], True, _find_all)),
         declare("isURL", ("is_url", t.BOOL, [t.STRING], False, _is(_absolute))),
