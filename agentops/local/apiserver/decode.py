@@ -58,9 +58,9 @@ def decode_object(request: Request, resource: Resource, strictness: Strictness, 
     obj = decode_body(request.body, content_type)
     if not isinstance(obj, dict):
         raise errors.bad_request("the object provided is unrecognized (must be of type object)")
-    check_kind(obj, resource)
     if strictness.mode != "Ignore" and media_type(content_type) in ("", "application/json"):
-        strictness.duplicates.extend(duplicate_fields(request.body))
+        strictness.duplicates.extend(duplicate_fields(request.body, obj))
+    check_kind(obj, resource)
     normalise(obj, resource, strictness)
     if strictness.offended:
         raise errors.bad_request(

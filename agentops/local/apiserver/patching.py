@@ -48,7 +48,7 @@ def patch_function(
     """A function from the live object to the patched one, pruned. Raises ApiFailure 400, 422."""
     patch = decode_json(request.body)
     if strictness.mode != "Ignore":
-        strictness.duplicates.extend(duplicate_fields(request.body))
+        strictness.duplicates.extend(duplicate_fields(request.body, patch))
     if kind == JSON_PATCH and not isinstance(patch, list):
         raise errors.bad_request(
             "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch"
@@ -107,6 +107,7 @@ def applied_object(request: Request, resource: Resource, namespace: str, name: s
     obj = decode_json(request.body) if request.body.lstrip()[:1] == b"{" else decode_yaml(request.body)
     if not isinstance(obj, dict):
         raise errors.bad_request("error decoding YAML: the configuration must be an object")
+    strictness = Strictness("Strict", duplicates=duplicate_fields(request.body, obj))
     check_kind(obj, resource)
     meta = obj.get("metadata")
     if not isinstance(meta, dict):
@@ -124,7 +125,6 @@ def applied_object(request: Request, resource: Resource, namespace: str, name: s
                 "the namespace of the provided object does not match the namespace sent on the request"
             )
         meta["namespace"] = namespace
-    strictness = Strictness("Strict", duplicates=duplicate_fields(request.body))
     normalise(obj, resource, strictness)
     if strictness.unknown:
         subject = f"{namespace}/{name}" if namespace else f"/{name}"

@@ -166,8 +166,9 @@ class Reader:
         check_not_future(self._store, revision)
         after: tuple[str, str] | None = None
         at = self._store.revision
+        left: int | None = None
         if token:
-            at, after = _decode_continue(token, self._store.revision)
+            at, after, left = _decode_continue(token, self._store.revision)
             exact = at != self._store.revision
         else:
             # limit with an explicit version reads that version, as a paging client expects.
@@ -176,14 +177,12 @@ class Reader:
         entries: Iterable[Entry]
         try:
             entries = (
-                self._store.list_at(resource.storage, namespace, at)
+                self._store.list_at(resource.storage, namespace, at, after or ("", ""))
                 if exact
                 else self._live(resource, namespace, name or selection.name, after)
             )
         except Compacted as error:
             raise self._expired(token, at, after) from error
-        if exact and after is not None:
-            entries = (e for e in entries if (e.namespace, e.name) > after)
         if name:
             entries = (e for e in entries if e.name == name)
         chosen: list[Entry] = []
@@ -197,12 +196,16 @@ class Reader:
         meta: Object = {"resourceVersion": str(at)}
         if more:
             last = chosen[-1]
-            meta["continue"] = _encode_continue(at, last)
-            if selection.empty and not name:
-                total = sum(1 for _ in (self._store.list_at(resource.storage, namespace, at) if exact else
-                                        self._store.list(resource.storage, namespace)))  # fmt: skip
-                before = 0 if after is None else self._position(resource, namespace, at, exact, after)
-                meta["remainingItemCount"] = total - before - len(chosen)
+            if not selection.empty or name:
+                left = None
+            elif not token:
+                rest = self._store.list_at(resource.storage, namespace, at, (last.namespace, last.name))
+                left = sum(1 for _ in rest)
+            elif left is not None:
+                left -= len(chosen)
+            meta["continue"] = _token(at, (last.namespace, last.name), left)
+            if left is not None:
+                meta["remainingItemCount"] = left
         if renderer.form.plain:
             return renderer.list_bytes((self.served_bytes(resource, e) for e in chosen), meta)
         return renderer.list((self._writer.served(resource, e) for e in chosen), meta)
@@ -214,14 +217,6 @@ class Reader:
             entry = self._store.get(resource.storage, namespace, name)
             return [entry] if entry is not None else []
         return self._store.list(resource.storage, namespace, after)
-
-    def _position(self, resource: Resource, namespace: str, at: int, exact: bool, after: tuple[str, str]) -> int:
-        entries = (
-            self._store.list_at(resource.storage, namespace, at)
-            if exact
-            else self._store.list(resource.storage, namespace)
-        )
-        return sum(1 for e in entries if (e.namespace, e.name) <= after)
 
     def _expired(self, token: str, at: int, after: tuple[str, str] | None) -> errors.ApiFailure:
         if not token:
@@ -237,21 +232,22 @@ class Reader:
         return failure
 
 
-def _encode_continue(revision: int, last: Entry) -> str:
-    return _token(revision, (last.namespace, last.name))
-
-
-def _token(revision: int, after: tuple[str, str]) -> str:
+def _token(revision: int, after: tuple[str, str], left: int | None = None) -> str:
+    """`left` is what remains after this page, so that the next need not count again."""
     start = "/".join(part for part in after if part) + "\0"
-    body = orjson.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": start, "k": list(after)})
-    return base64.urlsafe_b64encode(body).decode().rstrip("=")
+    body = {"v": "meta.k8s.io/v1", "rv": revision, "start": start, "k": list(after), "left": left}
+    return base64.urlsafe_b64encode(orjson.dumps(body)).decode().rstrip("=")
 
 
-def _decode_continue(token: str, current: int) -> tuple[int, tuple[str, str]]:
+def _decode_continue(token: str, current: int) -> tuple[int, tuple[str, str], int | None]:
     try:
         body = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         namespace, name = body["k"]
         revision = int(body["rv"])
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        left = body.get("left")
+        left = None if left is None else int(left)
+        if revision > current:
+            raise ValueError(f"revision {revision} is in the future")
+    except (ValueError, KeyError, TypeError, OverflowError, binascii.Error) as error:
         raise errors.bad_request(f"continue key is not valid: invalid continue token: {error}") from error
-    return (current if revision < 0 else revision), (str(namespace), str(name))
+    return (current if revision < 0 else revision), (str(namespace), str(name)), left

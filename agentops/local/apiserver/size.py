@@ -27,7 +27,7 @@ def refuse_hopeless(obj: dict[str, Any]) -> None:
     """Refuse at once what will be too large once it is defaulted and owned, before any of that takes seconds.
 
     Stored, every field is joined by an entry in managedFields of at least seven bytes, `"f:":{},`. Raises
-    ApiFailure 400 for what is too deep, 413 for what is too large.
+    ApiFailure 400 for what is too deep or no JSON, 413 for what is too large.
     """
     wrapped: Any = obj
     for _ in range(_DEPTH_LEFT):
@@ -35,7 +35,9 @@ def refuse_hopeless(obj: dict[str, Any]) -> None:
     try:
         data = orjson.dumps(wrapped)
     except orjson.JSONEncodeError as error:
-        raise errors.too_deep() from error
+        if "Recursion" in str(error):
+            raise errors.too_deep() from error
+        raise errors.bad_request(f"the object is not JSON: {error}") from error  # YAML has more than that
     least = len(data) + 7 * (data.count(b'":') - data.count(b'\\":'))
     if least > OBJECT_LIMIT + _SLACK:
         raise _oversized(least)

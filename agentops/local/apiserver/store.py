@@ -21,7 +21,6 @@ import orjson
 from attrs import define, field, frozen
 from sortedcontainers import SortedDict
 
-Entries = list["Entry"]
 Events = list["Event"]
 
 Key = tuple[str, str]
@@ -164,21 +163,29 @@ class Store:
         index = self._live.get(res)
         return len(index) if index is not None else 0
 
-    def list_at(self, res: str, namespace: str, revision: int) -> Entries:
-        """The state exactly at `revision`. Raises Compacted."""
+    def list_at(self, res: str, namespace: str, revision: int, after: Key = ("", "")) -> Iterator[Entry]:
+        """The state exactly at `revision`, as `list`; read only as far as it is asked for. Raises Compacted."""
         if revision == self.revision:
-            return [*self.list(res, namespace)]
+            return self.list(res, namespace, after if after != ("", "") else None)
         if revision < self.compact_revision:
             raise Compacted(revision, self.compact_revision)
-        clause = " AND ns = ?" if namespace else ""
-        args: tuple[Any, ...] = (res, revision, namespace) if namespace else (res, revision)
-        rows = self._sql.execute(
-            "SELECT l.ns, l.name, l.rev, l.create_rev, l.value FROM log l JOIN (SELECT MAX(rev) AS rev FROM log "
-            f"WHERE res = ? AND rev <= ?{clause} GROUP BY ns, name) m ON l.rev = m.rev WHERE l.deleted = 0 "
-            "ORDER BY l.ns, l.name",
-            args,
+        return self._past(res, namespace, revision, after)
+
+    def _past(self, res: str, namespace: str, revision: int, after: Key) -> Iterator[Entry]:
+        """The index alone tells which versions; only those of the page are read."""
+        clause, args = " AND (ns, name) > (?, ?)", after
+        if namespace:
+            clause, args = " AND ns = ? AND name > ?", (namespace, after[1] if after[0] == namespace else "")
+        latest = self._sql.execute(
+            f"SELECT MAX(rev) FROM log WHERE res = ? AND rev <= ?{clause} GROUP BY ns, name ORDER BY ns, name",
+            (res, revision, *args),
         )
-        return [Entry(*row) for row in rows]
+        for (rev,) in latest:
+            row = self._sql.execute(
+                "SELECT ns, name, rev, create_rev, value FROM log WHERE rev = ? AND deleted = 0", (rev,)
+            ).fetchone()
+            if row is not None:
+                yield Entry(*row)
 
     def events_after(self, res: str, revision: int) -> Events:
         """What happened to `res` after `revision`, oldest first. Raises Compacted."""

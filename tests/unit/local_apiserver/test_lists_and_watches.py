@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import anyio
@@ -75,6 +77,9 @@ async def test_pages_are_of_one_snapshot(api: Api) -> None:
         await add(api, name)
     first = (await api.get(f"{CONFIG_MAPS}?limit=2")).body
     assert first["metadata"]["remainingItemCount"] == 3
+    assert (await api.get(f"{CONFIG_MAPS}?limit=2&continue={first['metadata']['continue']}")).body["metadata"][
+        "remainingItemCount"
+    ] == 1
     await add(api, "bb")
     await api.delete(f"{CONFIG_MAPS}/d")
     names, token = [i["metadata"]["name"] for i in first["items"]], first["metadata"]["continue"]
@@ -320,3 +325,24 @@ async def test_a_reader_too_slow_for_big_objects_is_cut_off_by_bytes() -> None:
 async def test_initial_events_are_nothing_for_a_list(api: Api) -> None:
     reply = await api.get(f"{CONFIG_MAPS}?sendInitialEvents=true")
     assert (reply.status, "sendInitialEvents is forbidden for list" in reply.message) == (422, True)
+
+
+async def test_a_page_of_the_past_reads_that_page_only(api: Api) -> None:
+    for number in range(100):
+        await add(api, f"a{number:02}")
+    token = (await api.get(f"{CONFIG_MAPS}?limit=5")).body["metadata"]["continue"]
+    await add(api, "b")
+    statements: list[str] = []
+    api.server.store._sql.set_trace_callback(statements.append)
+    page = (await api.get(f"{CONFIG_MAPS}?limit=5&continue={token}")).body
+    api.server.store._sql.set_trace_callback(None)
+    assert [item["metadata"]["name"] for item in page["items"]] == [f"a{number:02}" for number in range(5, 10)]
+    assert page["metadata"]["remainingItemCount"] == 90
+    assert len(statements) <= 8
+
+
+@pytest.mark.parametrize("rv", [10**15, 10**40, -7, "x", None])
+async def test_a_continue_token_of_somebody_elses_making_is_refused_or_harmless(api: Api, rv: object) -> None:
+    body = json.dumps({"v": "meta.k8s.io/v1", "rv": rv, "start": "a", "k": ["default", "a"]}).encode()
+    reply = await api.get(f"{CONFIG_MAPS}?continue={base64.urlsafe_b64encode(body).decode()}")
+    assert reply.status in (200, 400)

@@ -259,3 +259,11 @@ async def test_yaml_bodies_keep_words_as_words(api: Api) -> None:
     text = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: yes, when: 2020-01-01}\n"
     reply = await api.call("POST", CONFIG_MAPS, text, content_type="application/yaml")
     assert reply.body["data"] == {"k": "yes", "when": "2020-01-01"}
+
+
+async def test_one_is_neither_true_nor_one_point_zero(widgets: Api) -> None:
+    await widgets.post(WIDGETS, widget("a", free={"x": 1}))
+    reply = await widgets.patch(f"{WIDGETS}/a", {"spec": {"free": {"x": True}}})
+    assert (reply.body["spec"]["free"]["x"], reply.body["metadata"]["generation"]) == (True, 2)
+    reply = await widgets.patch(f"{WIDGETS}/a", {"spec": {"free": {"x": True}}})
+    assert reply.body["metadata"]["generation"] == 2

@@ -63,9 +63,11 @@ def object_fields(obj: dict[str, Any], schema: Schema | None) -> set[Path]:
     return without_system(found)
 
 
+_NOBODYS = {("f:metadata", field_key(name)) for name in _SYSTEM} | {("f:apiVersion",), ("f:kind",), ("f:metadata",)}
+
+
 def without_system(paths: set[Path]) -> set[Path]:
-    gone = {("f:metadata", field_key(name)) for name in _SYSTEM} | {("f:apiVersion",), ("f:kind",), ("f:metadata",)}
-    return {p for p in paths if p[:2] not in gone and p not in gone}
+    return {p for p in paths if p[:2] not in _NOBODYS and p not in _NOBODYS}
 
 
 def _child(schema: Schema | None, key: str) -> Schema | None:

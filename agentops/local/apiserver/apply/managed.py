@@ -118,11 +118,12 @@ def track_update(
     lost = diff.removed
     if old is not None and sent_clear:
         return
+    modified = inside(diff.modified)
     for manager in managers:
         if manager.key != who.key:
-            manager.paths -= inside(diff.modified)
-        manager.paths -= lost
-        manager.paths = {p for p in manager.paths if not _below(p, lost)}
+            manager.paths -= modified
+        if lost:
+            manager.paths = {p for p in manager.paths if p not in lost and not _below(p, lost)}
     if touched:
         mine = next((m for m in managers if m.key == who.key), None)
         if mine is None:

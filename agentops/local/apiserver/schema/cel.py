@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from attrs import frozen
@@ -121,6 +121,7 @@ def _type_of(schema: Schema) -> str:
     return {"integer": "INT", "boolean": "BOOL"}.get(schema.type, "")
 
 
+@lru_cache(maxsize=4096)
 def compile_rule(source: str, schema: Schema, *, message: bool = False, optional_old: bool = False) -> Rule:
     """A rule or message expression for a value of `schema`. Raises CelError."""
     whole = _with_optional_old(source) if optional_old else source
@@ -201,17 +202,6 @@ def _time(text: str, form: str) -> Any:
     return moment
 
 
-def has_rules(schema: Schema) -> bool:
-    """Whether any node has rules, so that most writes skip the walk."""
-    return _search(schema.raw)
-
-
-def _search(raw: Any) -> bool:
-    if isinstance(raw, Mapping):
-        return bool(raw.get("x-kubernetes-validations")) or any(_search(v) for v in raw.values())
-    return False
-
-
 def evaluate(value: Any, schema: Schema, path: str, *, old: Any = MISSING) -> list[FieldError]:
     """Failures of all rules at and below `value`. `old` is the stored value where it correlates."""
     out: list[FieldError] = []
@@ -220,9 +210,13 @@ def evaluate(value: Any, schema: Schema, path: str, *, old: Any = MISSING) -> li
 
 
 def _walk(value: Any, schema: Schema, path: str, old: Any, out: list[FieldError]) -> None:
-    same = old is not MISSING and old == value
-    for rule in schema.rules:
-        _run(rule, value, schema, path, old, same, out)
+    if not schema.ruled:
+        return
+    if schema.rules:
+        same = old is not MISSING and old == value
+        seen: dict[str, Any] = {}
+        for rule in schema.rules:
+            _run(rule, value, schema, path, old, same, seen, out)
     if isinstance(value, dict):
         for key, item in value.items():
             child = schema.child(key)
@@ -239,8 +233,16 @@ def _walk(value: Any, schema: Schema, path: str, old: Any, out: list[FieldError]
 
 
 def _run(
-    rule: Mapping[str, Any], value: Any, schema: Schema, path: str, old: Any, same: bool, out: list[FieldError]
+    rule: Mapping[str, Any],
+    value: Any,
+    schema: Schema,
+    path: str,
+    old: Any,
+    same: bool,
+    seen: dict[str, Any],
+    out: list[FieldError],
 ) -> None:
+    """`seen` keeps what the rules of one node see, which is made when the first of them runs."""
     optional = bool(rule.get("optionalOldSelf"))
     try:
         compiled = compile_rule(rule["rule"], schema, optional_old=optional)
@@ -251,9 +253,13 @@ def _run(
         return
     if same and not compiled.uses_old:
         return
-    data: dict[str, Any] = {"self": to_cel(value, schema)}
+    if "self" not in seen:
+        seen["self"] = to_cel(value, schema)
+    data = {"self": seen["self"]}
     if compiled.uses_old:
-        data["oldSelf"] = None if old is MISSING else to_cel(old, schema)
+        if "oldSelf" not in seen:
+            seen["oldSelf"] = None if old is MISSING else to_cel(old, schema)
+        data["oldSelf"] = seen["oldSelf"]
         data[_PRESENT] = old is not MISSING
     where = path + (rule.get("fieldPath") or "")
     try:

@@ -38,6 +38,7 @@ class Schema:
         "_cache",
         "_items",
         "_resolve",
+        "_ruled",
         "additional",
         "builtin",
         "default",
@@ -97,6 +98,7 @@ class Schema:
         self.patch_strategies = frozenset(s for s in str(use.get("x-kubernetes-patch-strategy", "")).split(",") if s)
         self._cache: dict[str, Schema | None] = {}
         self._items: Schema | Any | None = MISSING
+        self._ruled: bool | None = None
 
     def child(self, key: str) -> Schema | None:
         """The schema of a field or map value; None when there is none (unknown or free-form)."""
@@ -126,6 +128,13 @@ class Schema:
         return key in self.properties or isinstance(self.additional, Mapping) or self.additional is True
 
     @property
+    def ruled(self) -> bool:
+        """Whether there are CEL rules here or below, so that most writes skip the walk. For CRDs only."""
+        if self._ruled is None:
+            self._ruled = _any_rules(self.raw)
+        return self._ruled
+
+    @property
     def is_map(self) -> bool:
         """A map with free keys rather than a struct."""
         return not self.properties and self.additional is not None
@@ -150,3 +159,9 @@ class Schema:
         if any(key.startswith("x-kubernetes-") for key in raw):
             return Schema(target.raw, self._resolve, target.name, usage=raw)
         return target
+
+
+def _any_rules(raw: Any) -> bool:
+    if isinstance(raw, Mapping):
+        return bool(raw.get("x-kubernetes-validations")) or any(_any_rules(value) for value in raw.values())
+    return False
