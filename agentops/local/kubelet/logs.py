@@ -12,10 +12,12 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import anyio
+import anyio.lowlevel
 from attrs import frozen
 
 from agentops.values.clock import Clock
@@ -23,6 +25,8 @@ from agentops.values.clock import Clock
 MAX_FILE_BYTES = 10 * 1024 * 1024
 MAX_LINE_BYTES = 16 * 1024
 _KEPT_ROTATIONS = 4
+_BLOCK_BYTES, _BLOCK_LINES = 64 * 1024, 1000
+"""How much of a log is read before others get their turn."""
 _ROTATED = re.compile(r"\.log\.\d{8}-\d{6}\.\d{9}$")
 
 
@@ -41,6 +45,15 @@ def encode(stamp: str, stream: str, text: bytes, *, partial: bool) -> bytes:
     return f"{stamp} {stream} {'P' if partial else 'F'} ".encode() + text + b"\n"
 
 
+def _encode_long(stamp: str, stream: str, line: bytes) -> bytes:
+    """A line of any length, cut into parts."""
+    out = bytearray()
+    while len(line) > MAX_LINE_BYTES:
+        out += encode(stamp, stream, line[:MAX_LINE_BYTES], partial=True)
+        line = line[MAX_LINE_BYTES:]
+    return bytes(out) + encode(stamp, stream, line, partial=False)
+
+
 def decode(line: bytes) -> LogEntry | None:
     """The entry of a line, None for one that is damaged."""
     parts = line.rstrip(b"\n").split(b" ", 3)
@@ -48,10 +61,16 @@ def decode(line: bytes) -> LogEntry | None:
         return None
     stamp, stream, tag, text = parts
     try:
-        moment = parse_nano(stamp.decode("ascii"))
+        moment = _moment(stamp)
     except ValueError:
         return None
     return LogEntry(moment, stamp.decode(), stream.decode(), text if tag == b"P" else text + b"\n")
+
+
+@lru_cache(maxsize=64)
+def _moment(stamp: bytes) -> datetime:
+    """Lines that were read at once share their time."""
+    return parse_nano(stamp.decode("ascii"))
 
 
 def nano(moment: datetime) -> str:
@@ -90,13 +109,17 @@ class LogWriter:
     def write(self, stream: str, data: bytes) -> None:
         """Take output as it comes; whole lines are written at once, parts wait for their end or 16 KiB."""
         stamp = nano(self._clock.now())
-        *lines, rest = (self._pending[stream] + data).split(b"\n")
+        whole, newline, rest = (self._pending[stream] + data).rpartition(b"\n")
         out = bytearray()
-        for line in lines:
-            while len(line) > MAX_LINE_BYTES:
-                out += encode(stamp, stream, line[:MAX_LINE_BYTES], partial=True)
-                line = line[MAX_LINE_BYTES:]
-            out += encode(stamp, stream, line, partial=False)
+        if newline:
+            lines = whole.split(b"\n")
+            if max(map(len, lines)) <= MAX_LINE_BYTES:
+                # All lines at once: a program that floods its output has tens of thousands in one read.
+                prefix = encode(stamp, stream, b"", partial=False)[:-1]
+                out += prefix + whole.replace(b"\n", b"\n" + prefix) + b"\n"
+            else:
+                for line in lines:
+                    out += _encode_long(stamp, stream, line)
         while len(rest) >= MAX_LINE_BYTES:
             out += encode(stamp, stream, rest[:MAX_LINE_BYTES], partial=True)
             rest = rest[MAX_LINE_BYTES:]
@@ -150,70 +173,107 @@ def since(found: Iterable[LogEntry], start: datetime | None) -> Iterator[LogEntr
     return (entry for entry in found if start is None or entry.time >= start)
 
 
-def tail(found: Iterable[LogEntry], lines: int) -> list[LogEntry]:
-    """The last `lines` whole lines (a line cut in parts counts once)."""
-    if lines <= 0:
-        return []
-    groups: deque[list[LogEntry]] = deque(maxlen=lines)
-    open_parts: dict[str, list[LogEntry]] = {}
-    for entry in found:
-        group = open_parts.get(entry.stream)
-        if group is None:
-            group = []
-            groups.append(group)
-        group.append(entry)
-        if entry.text.endswith(b"\n"):
-            open_parts.pop(entry.stream, None)
-        else:
-            open_parts[entry.stream] = group
-    return [entry for group in groups for entry in group]
-
-
 class Follower:
-    """Reads new entries of a log that is being written, across rotations."""
+    """Reads a log from its oldest kept file on, block by block, across rotations.
 
-    def __init__(self, path: Path) -> None:
+    With `bounded` it ends where the log ended when it was opened: a program that prints without pause has no end.
+    """
+
+    def __init__(self, path: Path, *, bounded: bool = False) -> None:
         self._path = path
-        self._file: BinaryIO | None = None
+        self._files: deque[BinaryIO] = deque()
         self._rest = b""
+        self._open([*rotated(path), path])
+        self._left = sum(map(_size, self._files)) if bounded else None
 
-    def read_new(self) -> list[LogEntry]:
-        """Entries written since the last call."""
-        found: list[LogEntry] = []
-        self._open()
-        while self._file is not None:
-            found += self._drain()
-            if not self._was_rotated():
+    async def skip_to_tail(self, lines: int) -> None:
+        """Go on at the last `lines` whole lines (a line cut in parts counts once)."""
+        unfinished: set[bytes] = set()
+        finished: set[bytes] = set()
+        found = 0
+        for index in range(len(self._files) - 1, -1, -1):
+            for number, (offset, line) in enumerate(_lines_backwards(self._files[index])):
+                if number % _BLOCK_LINES == 0:
+                    await anyio.lowlevel.checkpoint()
+                _, stream, tag, *_ = [*line.split(b" ", 3), b"", b""]
+                if tag == b"F":
+                    found += 1
+                    finished.add(stream)
+                elif stream not in finished | unfinished:
+                    # Its newline is still to come.
+                    found += 1
+                    unfinished.add(stream)
+                if found > lines:
+                    self._go_to(index, offset + len(line) + 1)
+                    return
+
+    def read_some(self) -> list[LogEntry]:
+        """Some entries more; none when there are none yet, or none within the bound."""
+        while self._files and self._left != 0:
+            block = self._files[0].read(_BLOCK_BYTES if self._left is None else min(_BLOCK_BYTES, self._left))
+            if block:
+                if self._left is not None:
+                    self._left -= len(block)
+                *lines, self._rest = (self._rest + block).split(b"\n")
+                found = [entry for entry in map(decode, lines) if entry is not None]
+                if found:
+                    return found
+            elif len(self._files) > 1:
+                self._files.popleft().close()
+                self._rest = b""
+            elif not self._open_newer():
                 break
-            found += self._drain()
-            self._file.close()
-            self._file = None
-            self._open()
-        return found
+        return []
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        while self._files:
+            self._files.popleft().close()
 
-    def _open(self) -> None:
-        if self._file is None:
-            try:
-                self._file = self._path.open("rb")
-            except FileNotFoundError:
-                return
-
-    def _was_rotated(self) -> bool:
-        assert self._file is not None
-        try:
-            return self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
-        except FileNotFoundError:
+    def _open_newer(self) -> bool:
+        """The files begun since ours was the newest; False when it still is."""
+        inode = os.fstat(self._files[0].fileno()).st_ino
+        paths = [*rotated(self._path), self._path]
+        inodes = [path.stat().st_ino if path.exists() else 0 for path in paths]
+        if inodes[-1] in (0, inode):
             return False
+        self._open(paths[inodes.index(inode) + 1 :] if inode in inodes else paths)
+        return True
 
-    def _drain(self) -> list[LogEntry]:
-        assert self._file is not None
-        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
-        return [entry for entry in map(decode, lines) if entry is not None]
+    def _open(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            try:
+                self._files.append(path.open("rb"))
+            except FileNotFoundError:
+                continue
+
+    def _go_to(self, index: int, offset: int) -> None:
+        if self._left is not None:
+            self._left -= sum(map(_size, list(self._files)[:index])) + offset
+        for _ in range(index):
+            self._files.popleft().close()
+        self._files[0].seek(offset)
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _lines_backwards(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, each with its offset and without its newline, the last one first."""
+    end = _size(file)
+    rest = b""
+    while end > 0:
+        begin = max(0, end - _BLOCK_BYTES)
+        first, *lines = (os.pread(file.fileno(), end - begin, begin) + rest).split(b"\n")
+        offset = begin + len(first) + sum(len(line) + 1 for line in lines)
+        for line in reversed(lines):
+            offset -= len(line)
+            if line:
+                yield offset, line
+            offset -= 1
+        rest, end = first + b"\n" if lines else first, begin
+    if rest:
+        yield 0, rest.rstrip(b"\n")
 
 
 async def read_log(
@@ -229,54 +289,43 @@ async def read_log(
     """The bytes `kubectl logs` prints. With `follow`, until the run ends (`writer()` closed or gone)."""
     budget = limit_bytes
     line_open = {"stdout": False, "stderr": False}
-    follower = Follower(path)
+    follower = Follower(path, bounded=not follow)
     try:
-        for batch in _history(path, follower, tail_lines, start):
-            chunk = _render(batch, timestamps, line_open)
-            if budget is not None:
-                chunk, budget = chunk[:budget], budget - len(chunk[:budget])
-            if chunk:
-                yield chunk
-            if budget == 0:
-                return
-        while follow:
+        if tail_lines is not None:
+            await follower.skip_to_tail(tail_lines)
+        while True:
             live = writer()
-            found = list(since(follower.read_new(), start))
-            chunk = _render(found, timestamps, line_open)
+            found = follower.read_some()
+            chunk = _render(since(found, start), timestamps, line_open)
             if budget is not None:
                 chunk, budget = chunk[:budget], budget - len(chunk[:budget])
             if chunk:
                 yield chunk
             if budget == 0:
                 return
-            if live is None or live.closed:
-                if not found:
-                    return
-            elif not found:
+            if found:
+                # Reading what one container wrote must not keep the loop from everybody else.
+                await anyio.lowlevel.checkpoint()
+            elif not follow or live is None or live.closed:
+                return
+            else:
                 await live.wait_for_more()
     finally:
         follower.close()
 
 
-def _history(
-    path: Path, follower: Follower, tail_lines: int | None, start: datetime | None
-) -> Iterator[list[LogEntry]]:
-    """What is in the files now, in batches, leaving `follower` behind it."""
-    old = [entry for file in rotated(path) for entry in entries_of(file)]
-    current = follower.read_new()
-    found = since([*old, *current], start)
-    selected = list(found) if tail_lines is None else tail(found, tail_lines)
-    for index in range(0, len(selected), 1000):
-        yield selected[index : index + 1000]
-
-
-def entries_of(file: Path) -> Iterator[LogEntry]:
-    """The entries of one file."""
-    with file.open("rb") as lines:
-        for line in lines:
-            entry = decode(line)
-            if entry is not None:
-                yield entry
+def last_entries(file: Path, count: int) -> list[LogEntry]:
+    """The last `count` entries, of those in the last 64 KiB of a file; none when there is no file."""
+    try:
+        opened = file.open("rb")
+    except FileNotFoundError:
+        return []
+    with opened:
+        begin = max(0, _size(opened) - _BLOCK_BYTES)
+        lines = os.pread(opened.fileno(), _BLOCK_BYTES, begin).split(b"\n")
+    # The first is one that was cut, or damaged by it at worst.
+    found = map(decode, lines[1:] if begin else lines)
+    return [entry for entry in found if entry is not None][-count:]
 
 
 def _render(found: Iterable[LogEntry], timestamps: bool, line_open: dict[str, bool]) -> bytes:

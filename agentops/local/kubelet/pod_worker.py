@@ -64,6 +64,9 @@ _DEFAULT_GRACE_S = 30
 _AFTER_HOOK_S = 2.0
 """What a program gets at least between SIGTERM and SIGKILL when its preStop hook has used up the grace."""
 
+_BREATHER = 3.0
+"""After each piece of a container's output this times what writing it took: it gets a quarter of the loop at most."""
+
 
 class PodWorker:
     """One pod, by uid. `run` is its life; `update` and `gone` bring what the API server says meanwhile."""
@@ -377,12 +380,15 @@ class PodWorker:
         """Carry the output away, and note how the run ended. Goes on while the pod is being stopped."""
 
         async def sink(stream: str, data: bytes) -> None:
+            began = self._clock.boottime()
             run.broadcast.send(stream, data)
             try:
                 run.log.write(stream, data)
             except OSError as error:
                 # A full disk loses output; it must not lose the container.
                 log.warning("kubelet.log.lost", pod=f"{self.namespace}/{self.name}", error=str(error))
+            # Meanwhile the program waits with its pipe full, and the plane has time for everybody else.
+            await self._clock.sleep((self._clock.boottime() - began) * _BREATHER)
 
         try:
             with anyio.CancelScope(shield=True):

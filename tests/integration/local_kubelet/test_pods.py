@@ -202,3 +202,13 @@ async def test_probes_ask_the_pods_own_address(web: int, handler: dict, ok: bool
     outcome = await Prober("127.66.0.1", {"web": web}, _no_exec).ask(handler)
     assert outcome.ok is ok
     assert message in outcome.message
+
+
+async def test_a_pod_that_floods_its_output_leaves_the_plane_to_others(bench) -> None:
+    async with bench.running(make_pod({"name": "main", "args": ["exec yes"]})) as worker:
+        await bench.api.until(lambda: bench.api.status["phase"] == "Running")
+        with anyio.fail_after(20):
+            for _ in range(200):
+                await anyio.sleep(0.001)
+        worker.update(deleted(worker.pod, grace_s=1))
+        await bench.api.until(lambda: bench.api.deleted)

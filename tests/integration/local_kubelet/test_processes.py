@@ -273,3 +273,10 @@ async def test_a_nul_byte_is_a_program_that_cannot_be_started(
     with pytest.raises(StartError, match="null byte"):
         await processes.spawn(command, root=root(tmp_path))
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+async def test_a_program_that_prints_without_pause_can_be_cut_off(processes: ProcessTable, tmp_path: Path) -> None:
+    with anyio.move_on_after(0.5) as scope:
+        await run_command(processes, shell(tmp_path, "exec yes"), root(tmp_path))
+    assert scope.cancelled_caught
+    await until_none(root(tmp_path))

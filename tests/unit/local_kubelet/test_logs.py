@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from agentops.local.kubelet.logs import LogWriter, decode, parse_nano, read_log, rotated
@@ -133,3 +134,55 @@ async def test_a_damaged_line_is_passed_over() -> None:
     assert entry is not None
     assert entry.text == b"a b \n"
     assert entry.time == datetime(2026, 11, 21, 4, 51, 0, 123456, tzinfo=UTC)
+
+
+async def test_a_tail_is_found_across_rotations_without_reading_the_rest(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path / "0.log", LoopClock(), max_bytes=2000)
+    for index in range(200):
+        await anyio.sleep(0.001)
+        writer.write("stdout", b"%d\n" % index)
+    oldest = rotated(writer.path)[0]
+    oldest.write_bytes(b"damaged\n" * 100)
+    assert await read(writer, tail_lines=60) == b"".join(b"%d\n" % index for index in range(140, 200))
+    writer.close()
+
+
+async def test_reading_without_following_ends_where_the_log_ended(writer: LogWriter) -> None:
+    writer.write("stdout", b"x\n" * 50_000)
+    found = 0
+    async for chunk in read_log(writer.path, lambda: writer):
+        found += chunk.count(b"x")
+        writer.write("stdout", b"x\n" * 50_000)
+        assert found <= 50_000, "a program that prints without pause would never let its log end"
+    assert found == 50_000
+
+
+async def test_a_reader_slower_than_the_rotations_loses_nothing_that_is_kept(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path / "0.log", LoopClock(), max_bytes=2000)
+    reader = read_log(writer.path, lambda: writer, follow=True)
+    writer.write("stdout", b"first\n")
+    found = [await anext(reader)]
+    for index in range(150):
+        await anyio.sleep(0.001)
+        writer.write("stdout", b"%d\n" % index)
+    assert len(rotated(writer.path)) > 2
+    writer.close()
+    found += [chunk async for chunk in reader]
+    assert b"".join(found) == b"first\n" + b"".join(b"%d\n" % index for index in range(150))
+
+
+async def test_long_logs_leave_the_loop_to_others(writer: LogWriter) -> None:
+    writer.write("stdout", b"x\n" * 200_000)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(others)
+        assert await read(writer, start=LoopClock().now() + timedelta(hours=1)) == b""
+        tg.cancel_scope.cancel()
+    assert turns > 50
