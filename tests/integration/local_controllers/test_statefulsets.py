@@ -21,7 +21,12 @@ STATEFUL = {
         "selector": {"matchLabels": {"app": "db"}},
         "template": {
             "metadata": {"labels": {"app": "db"}},
-            "spec": {"containers": [{"name": "c", "image": "agentops:1"}], "terminationGracePeriodSeconds": 0},
+            "spec": {
+                "containers": [
+                    {"name": "c", "image": "agentops:1", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+                ],
+                "terminationGracePeriodSeconds": 0,
+            },
         },
         "volumeClaimTemplates": [
             {

@@ -67,3 +67,13 @@ async def test_a_negative_grace_is_a_second_and_an_endless_one_is_refused(api: A
     assert created.body["spec"]["terminationGracePeriodSeconds"] == 1
     refused = await api.post(PODS, pod("q", terminationGracePeriodSeconds=10**18))
     assert "spec.terminationGracePeriodSeconds" in refused.message
+
+
+async def test_a_resource_field_has_the_divisor_that_typed_clients_write_back(api: Api) -> None:
+    resource = {"containerName": "c", "resource": "limits.cpu"}
+    body = pod("p", volumes=[{"name": "v", "downwardAPI": {"items": [{"path": "cpu", "resourceFieldRef": resource}]}}])
+    body["spec"]["containers"][0]["env"] = [{"name": "CPU", "valueFrom": {"resourceFieldRef": resource}}]
+    made = (await api.post(PODS, body)).body["spec"]
+    assert made["containers"][0]["env"][0]["valueFrom"]["resourceFieldRef"]["divisor"] == "0"
+    volume = next(v for v in made["volumes"] if v["name"] == "v")
+    assert volume["downwardAPI"]["items"][0]["resourceFieldRef"]["divisor"] == "0"

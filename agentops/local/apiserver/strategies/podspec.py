@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from agentops.local.apiserver import errors
@@ -58,8 +59,12 @@ def default_pod_spec(spec: Object) -> None:
 
 
 def _default_field_ref(item: Object) -> None:
+    """Of an `env` or of an item of a downwardAPI volume."""
     if isinstance(item.get("fieldRef"), dict):
         item["fieldRef"].setdefault("apiVersion", "v1")
+    if isinstance(item.get("resourceFieldRef"), dict):
+        # Typed clients write it back like this: without it `rollout undo` would make a template of its own.
+        item["resourceFieldRef"].setdefault("divisor", "0")
 
 
 def default_container(container: Object) -> None:
@@ -136,8 +141,13 @@ def qos_class(spec: Object) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
-def validate_pod_spec(spec: Object, path: str, *, restart: tuple[str, ...] | None = None) -> list[FieldError]:
-    """What the schema does not say: names, references between volumes and mounts, one source a volume."""
+def validate_pod_spec(
+    spec: Object, path: str, *, restart: tuple[str, ...] | None = None, claims: Iterable[str] = ()
+) -> list[FieldError]:
+    """What the schema does not say: names, references between volumes and mounts, one source a volume.
+
+    `claims` are volumes that somebody adds to the spec later.
+    """
     out: list[FieldError] = []
     if not spec.get("containers"):
         out.append(errors.required(f"{path}.containers"))
@@ -160,6 +170,7 @@ def validate_pod_spec(spec: Object, path: str, *, restart: tuple[str, ...] | Non
             out.append(errors.forbidden_field(at, "may not specify more than 1 volume type"))
         out.extend(validate_volume_paths(volume, at))
     out.extend(validate_grace(spec, path))
+    volumes.update(claims)
     seen: set[str] = set()
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field) or ()):

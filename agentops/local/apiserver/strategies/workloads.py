@@ -171,8 +171,13 @@ class TemplateStrategy(Strategy):
         replicas = spec.get("replicas")
         if replicas is not None and replicas < 0:
             out.append(errors.invalid_value("spec.replicas", replicas, "must be greater than or equal to 0"))
-        out.extend(validate_pod_spec(spec["template"]["spec"], "spec.template.spec", restart=("Always",)))
+        pod, claims = spec["template"]["spec"], self.claims(spec)
+        out.extend(validate_pod_spec(pod, "spec.template.spec", restart=("Always",), claims=claims))
         return out
+
+    def claims(self, spec: Object) -> list[str]:
+        """Volumes that the pods get beside those of the template."""
+        return []
 
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
         return immutable(new, old, "spec.selector")
@@ -239,6 +244,9 @@ class StatefulSetStrategy(TemplateStrategy):
 
     def prepare_create(self, ctx: Context, obj: Object) -> None:
         obj["status"] = {"replicas": 0, "availableReplicas": 0}
+
+    def claims(self, spec: Object) -> list[str]:
+        return [str(claim["metadata"].get("name", "")) for claim in spec.get("volumeClaimTemplates") or ()]
 
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
         free = (
