@@ -6,6 +6,8 @@ through an anonymous file: environment and arguments of a container are nothing 
 environment such as LD_PRELOAD must have no effect before the program itself.
 
     plain     here ─────────────────────────────────────────────► exec
+    kept      here ── fork ─────────────────────── the child ────► exec
+                      └──── waits, ends all that is left of it, and ends as the child did
     wrapped   here ── exec the sandbox program ── here, within ─► exec
     joined    here ── enter namespaces, fork ──── the child ────► exec
                                             └──── waits, and ends as the child did
@@ -23,10 +25,13 @@ import marshal
 import os
 import sys
 import termios
+import time
+from _collections_abc import Iterator  # what `os` has loaded anyway
 
 READY = b"\0"
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWNS = 0x00020000
@@ -36,6 +41,8 @@ _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWPID = 0x20000000
 _NAMESPACES = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC | _CLONE_NEWUTS
 _LAST_CAPABILITY = 63
+_KEEP_S = 5.0
+"""How long what a container leaves behind is chased from below it, before the plane does from above."""
 
 
 class Plan:
@@ -44,6 +51,7 @@ class Plan:
     parent: int
     channel: int
     join: int
+    keep: bool
     tty: bool
     argv: list[str]
     env: dict[str, str]
@@ -65,6 +73,8 @@ def main(plan_fd: int) -> None:
             _wrap(plan)
         elif plan.join >= 0:
             _join(libc, plan)
+        elif plan.keep:
+            _keep(libc, plan)
         _become(plan)
     except FileNotFoundError:
         where = " in $PATH" if "/" not in plan.argv[0] else ""
@@ -106,7 +116,7 @@ def _guard(libc: ctypes.CDLL, parent: int) -> None:
 def _wrap(plan: Plan) -> None:
     """Become the sandbox program, which starts this file again within."""
     program, *options = plan.wrapper
-    inner = {**vars(plan), "wrapper": [], "parent": 0}
+    inner = {**vars(plan), "wrapper": [], "keep": False, "parent": 0}
     args = _store(b"".join(os.fsencode(option) + b"\0" for option in options))
     start = [plan.python, "-I", "-S", plan.launch, str(_store(marshal.dumps(inner)))]
     os.set_inheritable(plan.channel, True)
@@ -129,6 +139,60 @@ def _join(libc: ctypes.CDLL, plan: Plan) -> None:
     # Entering a user namespace gives every capability in it; the container's own program has none.
     for capability in range(_LAST_CAPABILITY + 1):
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def _keep(libc: ctypes.CDLL, plan: Plan) -> None:
+    """Stay behind as the parent of whatever leaves its own: a session and an environment can be shed, this cannot.
+
+    Returns in the child; this process ends as the child did, after everything below it. SIGTERM ends it all at once.
+    """
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    child = os.fork()
+    if child == 0:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        return
+    code: int | None = None
+
+    def end(*_: object) -> None:
+        if code is None:
+            os.kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, end)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if plan.parent and os.getppid() != plan.parent:
+        os.kill(child, signal.SIGKILL)
+    for fd in (0, 1, 2, plan.channel):
+        os.close(fd)
+    while code is None:
+        pid, status = os.wait()
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+    give_up = time.monotonic() + _KEEP_S
+    try:
+        while time.monotonic() < give_up:
+            for pid in _children():
+                os.kill(pid, signal.SIGKILL)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            time.sleep(0.0005)
+    except ChildProcessError:
+        pass
+    os._exit(128 - code if code < 0 else code)
+
+
+def _children() -> Iterator[int]:
+    """Those of this process, the youngest first: some leave a successor behind faster than all can be looked at."""
+    for pid in sorted(map(int, filter(str.isdigit, os.listdir("/proc"))), reverse=True):
+        if _parent(pid) == os.getpid():
+            yield pid
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _become(plan: Plan) -> None:

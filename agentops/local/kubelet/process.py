@@ -5,8 +5,8 @@ and is waited for through a pidfd, so no thread and no child watcher is involved
 orphans of a container become its children, and `ProcessTable.run` reaps or ends them.
 
 What is started is the leader; what is signalled and entered is the program. They are one process, unless a sandbox
-program stands between them (leader: the sandbox program, program: what runs within) or the program joined a
-container (leader: who waits for it).
+program stands between them (leader: the sandbox program, program: what runs within), the program joined a container
+(leader: who waits for it), or it is a container without a sandbox (leader: who keeps what it starts together).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Spawner(Protocol):
 class HostProcess:
     """A program started by `ProcessTable`, which also runs `watch`."""
 
-    def __init__(self, started: Started, *, root: str, container: bool, others: Collection[int]) -> None:
+    def __init__(self, started: Started, *, root: str, container: bool, keeps: bool, others: Collection[int]) -> None:
         self.leader = started.popen.pid
         self.pid = started.popen.pid
         self.root = root
@@ -120,6 +120,7 @@ class HostProcess:
         self.out_of_memory = False
         self.scope = anyio.CancelScope(shield=True)
         self._container = container
+        self._keeps = keeps
         self._others = others
         self._popen = started.popen
         self._channel = started.channel
@@ -244,8 +245,18 @@ class HostProcess:
                 signal.pidfd_send_signal(self.pidfd, number)
 
     def kill_tree(self) -> None:
-        if self._popen.returncode is None:
-            strays.kill_round({self.leader}, "", started=self._others)
+        if self._popen.returncode is not None:
+            return
+        strays.kill_round({self.leader}, "", started=self._others, spared=self._keeper)
+        for pid in self._keeper:
+            # It ends what was born meanwhile, and itself.
+            for number in (signal.SIGCONT, signal.SIGTERM):
+                strays.send(pid, number)
+
+    @property
+    def _keeper(self) -> Collection[int]:
+        """The leader, while it would end by itself."""
+        return {self.leader} if self._keeps and self.pid != self.leader else ()
 
     def close(self) -> None:
         """Release the descriptors."""
@@ -316,8 +327,9 @@ class ProcessTable:
             joined = next((p.pidfd for p in self._running.values() if p.pid == command.join), -1)
             if joined < 0:
                 raise StartError("the container's program has ended")
-        started = start(command, mark=root, stdin=stdin, tty=tty, join_fd=joined)
-        process = HostProcess(started, root=root, container=container, others=self._running.keys())
+        started = start(command, mark=root, stdin=stdin, tty=tty, join_fd=joined, keep=container)
+        keeps = container and not command.wrapper
+        process = HostProcess(started, root=root, container=container, keeps=keeps, others=self._running.keys())
         self._running[process.leader] = process
         self._sessions.add(process.leader)
         self._tasks.start_soon(self._watch, process)
@@ -355,7 +367,8 @@ class ProcessTable:
                 continue
             children = strays.by_parent(strays.snapshot())
             for process in limited:
-                used = sum(map(strays.memory_bytes, strays.descendants(process.leader, children)))
+                below = strays.descendants(process.leader, children)
+                used = sum(map(strays.memory_bytes, below - {process.leader} | {process.pid}))
                 assert process.memory_bytes is not None
                 if used > process.memory_bytes:
                     log.info("kubelet.out_of_memory", root=process.root, used=used, limit=process.memory_bytes)

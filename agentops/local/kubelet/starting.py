@@ -112,8 +112,11 @@ class Started:
     terminal: int
 
 
-def start(command: Command, *, mark: str, stdin: bool, tty: bool, join_fd: int = -1) -> Started:
-    """Fork and execute the launcher, with `mark` as its AGENTOPS_ROOT. Raises StartError."""
+def start(command: Command, *, mark: str, stdin: bool, tty: bool, join_fd: int = -1, keep: bool = False) -> Started:
+    """Fork and execute the launcher, with `mark` as its AGENTOPS_ROOT. Raises StartError.
+
+    With `keep` and no wrapper, what the program starts ends with it, however it detaches itself.
+    """
     opened: list[int] = []
     child_side: list[int] = []
 
@@ -149,7 +152,7 @@ def start(command: Command, *, mark: str, stdin: bool, tty: bool, join_fd: int =
                 child_in = os.open(os.devnull, os.O_RDONLY)
                 opened.append(child_in)
             child_side.append(child_in)
-        plan = _plan_file(command, theirs.fileno(), tty, join_fd)
+        plan = _plan_file(command, theirs.fileno(), tty, join_fd, keep)
         opened.append(plan)
         child_side.append(plan)
         popen = subprocess.Popen(
@@ -176,7 +179,7 @@ def start(command: Command, *, mark: str, stdin: bool, tty: bool, join_fd: int =
     return Started(popen, ours, streams, stdin_writer, terminal)
 
 
-def _plan_file(command: Command, channel: int, tty: bool, join_fd: int) -> int:
+def _plan_file(command: Command, channel: int, tty: bool, join_fd: int, keep: bool) -> int:
     """What `launch.py` reads. Raises ValueError for a NUL byte, which no argument or variable can hold."""
     texts = [*command.argv, *command.wrapper, *command.env, *command.env.values(), str(command.cwd)]
     if any("\0" in text for text in texts):
@@ -186,6 +189,7 @@ def _plan_file(command: Command, channel: int, tty: bool, join_fd: int) -> int:
         "channel": channel,
         "tty": tty,
         "join": join_fd,
+        "keep": keep,
         "argv": list(command.argv),
         "env": dict(command.env),
         "cwd": str(command.cwd),

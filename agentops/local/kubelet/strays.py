@@ -1,8 +1,9 @@
 """Finding and ending every process of a pod, also when the plane is gone.
 
 A container is its main process and whatever descends from it. Descendants that leave the process group
-are found by session, by parentage, and by the environment they inherited: `AGENTOPS_ROOT` is a path
-below the plane's state directory, so it marks them without a doubt. Nothing is ever ended by name.
+are found by session, by parentage (who leaves its parent falls to the container's leader, see `launch`), and by the
+environment they inherited: `AGENTOPS_ROOT` is a path below the plane's state directory, so it marks them without a
+doubt. Nothing is ever ended by name.
 
 Only the standard library is imported: the file is also run by path, as the plane's watchdog
 (`python -I -S strays.py STATE_DIR`). The watchdog waits on its standard input: the byte `q` means a clean stop; end
@@ -107,14 +108,16 @@ def memory_bytes(pid: int) -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
-def kill_round(leaders: Collection[int], root: str, *, started: Collection[int] = ()) -> int:
-    """SIGKILL to every living member once, and reaping of inherited ones; how many were alive.
+def kill_round(
+    leaders: Collection[int], root: str, *, started: Collection[int] = (), spared: Collection[int] = ()
+) -> int:
+    """SIGKILL to every living member once but the `spared`, and reaping of inherited ones; how many were alive.
 
     `leaders` and the other processes `started` by us are not reaped: somebody wants their exit status.
     """
     processes = snapshot()
     alive = 0
-    for pid in members(processes, leaders, root):
+    for pid in members(processes, leaders, root) - set(spared):
         if processes[pid].zombie:
             if processes[pid].ppid == os.getpid() and pid not in leaders and pid not in started:
                 reap(pid)

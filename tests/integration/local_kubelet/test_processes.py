@@ -121,6 +121,44 @@ async def test_a_session_that_ends_with_its_container_still_has_its_exit_code(
         process.close()
 
 
+async def test_what_hides_session_parent_and_environment_ends_with_its_container(
+    processes: ProcessTable, tmp_path: Path
+) -> None:
+    script = "env -i setsid sh -c 'sleep 318 & sleep 0.1' & sleep 0.4"
+    process = await processes.spawn(
+        shell(tmp_path, script), root=root(tmp_path), pidfile=tmp_path / "pods/u/containers/c/pid.json"
+    )
+    await output_of(process)
+    assert processes_with("sleep\x00318") == []
+
+
+async def test_a_container_that_is_killed_takes_all_it_started_along(processes: ProcessTable, tmp_path: Path) -> None:
+    script = "env -i setsid sh -c 'sleep 319 & sleep 0.1' & exec sleep 60"
+    process = await processes.spawn(
+        shell(tmp_path, script), root=root(tmp_path), pidfile=tmp_path / "pods/u/containers/c/pid.json"
+    )
+    with anyio.fail_after(10):
+        while not processes_with("sleep\x00319"):
+            await anyio.sleep(0.02)
+        process.kill_tree()
+        assert await process.wait() == 137
+    process.close()
+    assert processes_with("sleep\x00319") == []
+
+
+async def test_a_program_that_always_leaves_its_successor_behind_ends_with_its_container(
+    processes: ProcessTable, tmp_path: Path
+) -> None:
+    script = (
+        "import os, time\nif os.fork():\n  time.sleep(0.3); os._exit(0)\n"
+        "while True:\n  if os.fork(): os._exit(0)\n  os.setsid(); time.sleep(0.001)\n# chain-320"
+    )
+    command = Command((sys.executable, "-c", script), {}, tmp_path)
+    process = await processes.spawn(command, root="", pidfile=tmp_path / "pods/u/containers/c/pid.json")
+    await output_of(process)
+    assert processes_with("chain-320") == []
+
+
 async def test_an_orphan_that_hid_its_environment_is_ended_with_the_plane(tmp_path: Path) -> None:
     from agentops.values.clock import SystemClock
 
@@ -139,9 +177,7 @@ async def test_an_orphan_that_hid_its_environment_is_ended_with_the_plane(tmp_pa
 
 async def test_orphans_do_not_stay_as_zombies(processes: ProcessTable, tmp_path: Path) -> None:
     script = "(sleep 0.1 & ) ; exec sleep 306"
-    process = await processes.spawn(
-        shell(tmp_path, script), root=root(tmp_path), pidfile=tmp_path / "pods/u/containers/c/pid.json"
-    )
+    process = await processes.spawn(shell(tmp_path, script), root=root(tmp_path))
 
     def zombies() -> list[strays.Stat]:
         return [s for s in strays.snapshot().values() if s.zombie and s.sid == process.pid]
