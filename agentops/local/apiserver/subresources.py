@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from agentops.kube.patches import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, PatchError, json_patch, merge_patch
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.auth import AUDIENCE, Attributes
-from agentops.local.apiserver.deleteoptions import checked
+from agentops.local.apiserver.eviction import evict
 from agentops.local.apiserver.http import Answer, Request, User, json_response
 from agentops.local.apiserver.jsonio import decode_body, decode_json, media_type
 from agentops.local.apiserver.resources import Resource
 from agentops.local.apiserver.routing import Route
 from agentops.local.apiserver.scale import scale_of, write_scale
-from agentops.local.apiserver.writes import DeleteOptions
 from agentops.values.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Subresources:
             case "binding" if verb == "create":
                 return self._bind(request, resource, route, user)
             case "eviction" if verb == "create":
-                return self._evict(request, resource, route, user)
+                return evict(server, request, resource, route, user)
             case "token" if verb == "create":
                 return self._token(request, resource, route)
             case "log" if verb == "get":
@@ -145,22 +144,6 @@ class Subresources:
 
         options = self._server.write_options(request, user, "binding")
         self._server.writer.update_whole(resource, route.namespace, route.name, change, options)
-        return json_response(
-            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201
-        )
-
-    def _evict(self, request: Request, resource: Resource, route: Route, user: User) -> Answer:
-        body = decode_body(request.body, request.header("content-type"))
-        if not isinstance(body, dict):
-            raise errors.bad_request("the Eviction must be an object")
-        wanted = checked(body.get("deleteOptions") or {})
-        conditions = wanted.get("preconditions") or {}
-        options = DeleteOptions(
-            wanted.get("gracePeriodSeconds"), wanted.get("propagationPolicy"), conditions.get("uid"),
-            conditions.get("resourceVersion"),
-        )  # fmt: skip
-        write = self._server.write_options(request, user)
-        self._server.writer.delete(resource, route.namespace, route.name, options, write)
         return json_response(
             {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201
         )

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from attrs import frozen
 
-from agentops.controller import Client, Manager, Request, Result
+from agentops.controller import Client, Manager, ObjectEvent, Request, Result
 from agentops.kube.errors import ApiError, Conflict, NotFound
 from agentops.kube.kinds import POD, REPLICA_SET
 from agentops.local.controllers.pods import (
@@ -184,6 +184,20 @@ class Selectors:
             alive = {entry.meta.uid for entry in self._informer.list()}
             self._parsed = {uid: parsed for uid, parsed in self._parsed.items() if uid in alive}
         return found
+
+
+class EnqueueSelecting:
+    """Handler: the owners that select a pod by its labels before or after the change."""
+
+    def __init__(self, selectors: Selectors) -> None:
+        self._selectors = selectors
+
+    def requests(self, event: ObjectEvent) -> Iterable[Request]:
+        found: dict[Request, None] = {}
+        for entry in (event.old, event.new):
+            if entry is not None:
+                found |= dict.fromkeys(self._selectors.matching(entry.meta.namespace, entry.meta.labels or {}))
+        return list(found)
 
 
 def pod_selector(obj: Object) -> LabelSelector | None:

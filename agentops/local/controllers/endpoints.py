@@ -7,7 +7,13 @@ from collections.abc import Iterable
 from agentops.controller import Builder, Controller, Manager, ObjectEvent, Request
 from agentops.kube.errors import AlreadyExists, NotFound
 from agentops.kube.kinds import ENDPOINT_SLICE, ENDPOINTS, POD, SERVICE
-from agentops.local.controllers.claims import CONTROLLER_INDEX, Selectors, by_controller, retrying_conflicts
+from agentops.local.controllers.claims import (
+    CONTROLLER_INDEX,
+    EnqueueSelecting,
+    Selectors,
+    by_controller,
+    retrying_conflicts,
+)
 from agentops.local.controllers.pods import Object, labels_of, name_of, namespace_of, uid_of
 from agentops.local.controllers.slices import MANAGED_BY, MANAGER, endpoint_slices_for, endpoints_for
 from agentops.values.kinds import Kind
@@ -20,20 +26,6 @@ def service_selector(service: Object) -> LabelSelector | None:
     if not spec.get("selector") or spec.get("type") == "ExternalName":
         return None
     return LabelSelector.from_labels(spec["selector"])
-
-
-class _ServicesOfPod:
-    """Handler: the Services that select a pod by its labels before or after the change."""
-
-    def __init__(self, selectors: Selectors) -> None:
-        self._selectors = selectors
-
-    def requests(self, event: ObjectEvent) -> Iterable[Request]:
-        found: dict[Request, None] = {}
-        for entry in (event.old, event.new):
-            if entry is not None:
-                found |= dict.fromkeys(self._selectors.matching(entry.meta.namespace, entry.meta.labels or {}))
-        return list(found)
 
 
 class EndpointsController:
@@ -53,7 +45,7 @@ class EndpointsController:
             .for_(SERVICE)
             .owns(ENDPOINT_SLICE)
             .watches(ENDPOINTS, _SameName())
-            .watches(POD, _ServicesOfPod(self._selectors))
+            .watches(POD, EnqueueSelecting(self._selectors))
             .with_options(max_concurrent=2)
             .build(retrying_conflicts(self.reconcile))
         )

@@ -10,6 +10,7 @@ from agentops.controller import Manager
 from agentops.local.controllers.claims import add_shared_indices
 from agentops.local.controllers.cronjob import CronJobController
 from agentops.local.controllers.deployment import DeploymentController
+from agentops.local.controllers.disruption import DisruptionController
 from agentops.local.controllers.endpoints import EndpointsController
 from agentops.local.controllers.garbagecollector import GarbageCollector
 from agentops.local.controllers.job import JobController
@@ -43,6 +44,7 @@ def add_controllers(manager: Manager, options: ControllerOptions) -> None:
     CronJobController(manager).build()
     TtlController(manager).build()
     EndpointsController(manager).build()
+    DisruptionController(manager).build()
     ServiceAccountController(manager, options.ca_pem).build()
     NamespaceController(manager, grace_s=GRACE_S * options.backoff_scale).build()
     ClaimController(manager, options.volumes_dir).build()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any, ClassVar
 
 from agentops.local.apiserver import errors
@@ -15,6 +16,7 @@ from agentops.values.selector import LabelSelector, SelectorError
 
 Object = dict[str, Any]
 
+_PERCENT = re.compile(r"[0-9]{1,3}%")
 TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -416,6 +418,24 @@ class PodDisruptionBudgetStrategy(Strategy):
 
     def default(self, obj: Object) -> None:
         obj.setdefault("spec", {})
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        spec = obj["spec"]
+        out: list[FieldError] = []
+        if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
+            out.append(errors.invalid_value("spec", spec, "minAvailable and maxUnavailable cannot be both set"))
+        for field in ("minAvailable", "maxUnavailable"):
+            value = spec.get(field)
+            if isinstance(value, str) and not _PERCENT.fullmatch(value):
+                detail = "must be an integer or percentage (e.g '5%')"
+                out.append(errors.invalid_value(f"spec.{field}", value, detail))
+            elif isinstance(value, int) and value < 0:
+                out.append(errors.invalid_value(f"spec.{field}", value, "must be greater than or equal to 0"))
+        try:
+            LabelSelector.from_dict(spec.get("selector"))
+        except SelectorError as error:
+            out.append(errors.invalid_value("spec.selector", spec.get("selector"), str(error)))
+        return out
 
     def prepare_create(self, ctx: Context, obj: Object) -> None:
         obj["status"] = {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}
