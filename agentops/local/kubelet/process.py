@@ -247,6 +247,8 @@ class HostProcess:
     def kill_tree(self) -> None:
         if self._popen.returncode is not None:
             return
+        # First, so that it cannot end by itself, as if nothing had happened, when its children are killed.
+        self.signal(signal.SIGKILL)
         strays.kill_round({self.leader}, "", started=self._others, spared=self._keeper)
         for pid in self._keeper:
             # It ends what was born meanwhile, and itself.
