@@ -137,7 +137,12 @@ def pod_status(
         "containerStatuses": [_container_status(records[c["name"]]) for c in spec.get("containers") or ()],
     }
     if spec.get("initContainers"):
-        status["initContainerStatuses"] = [_container_status(records[c["name"]]) for c in spec["initContainers"]]
+        status["initContainerStatuses"] = [
+            # Ready means for an init container, unless it stays as a sidecar, that it has done its work.
+            _container_status(records[c["name"]])
+            | ({} if is_sidecar(c) else {"ready": _initialised(c, records[c["name"]])})
+            for c in spec["initContainers"]
+        ]
     if failure:
         status["reason"], status["message"] = failure
     if host_ip:

@@ -80,3 +80,11 @@ def test_the_qos_class_the_server_chose_is_kept() -> None:
     pod = make_pod()
     pod["status"]["qosClass"] = "Burstable"
     assert pod_status(pod, {"main": RUNNING}, now=NOW)["qosClass"] == "Burstable"
+
+
+def test_an_init_container_is_ready_when_it_has_done_its_work() -> None:
+    pod = make_pod(initContainers=[{"name": "one"}, {"name": "two"}, {"name": "side", "restartPolicy": "Always"}])
+    side = evolve(RUNNING, name="side", ready=False)
+    records = {"main": RUNNING, "one": done(0), "two": done(1), "side": side}
+    found = pod_status(pod, records, now=NOW)["initContainerStatuses"]
+    assert [status["ready"] for status in found] == [True, False, False]
