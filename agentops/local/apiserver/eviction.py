@@ -52,6 +52,8 @@ def evict(server: ApiServer, request: Request, resource: Resource, route: Route,
         _check(budget)
         if not trial:
             _spend(server, route.namespace, budget, route.name, user)
+    if not trial and options.uid in (None, pod.obj()["metadata"]["uid"]) and options.resource_version is None:
+        _say_why(server, resource, route, user)
     server.writer.delete(resource, route.namespace, route.name, options, write)
     return json_response({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
 
@@ -121,6 +123,28 @@ def _spend(server: ApiServer, namespace: str, budget: Object, pod: str, user: Us
         change,
         WriteOptions(user, "eviction", False, "status"),
     )
+
+
+def _say_why(server: ApiServer, resource: Resource, route: Route, user: User) -> None:
+    """The condition by which a Job's `podFailurePolicy` tells an eviction from a failure."""
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+        "lastProbeTime": None,
+        "lastTransitionTime": rfc3339(server.clock.now()),
+    }
+
+    def change(pod: Object) -> Object:
+        status = pod.setdefault("status", {})
+        others = [c for c in status.get("conditions") or () if c.get("type") != condition["type"]]
+        status["conditions"] = [*others, condition]
+        return pod
+
+    if not server.reader.get(resource, route.namespace, route.name).obj()["metadata"].get("deletionTimestamp"):
+        options = WriteOptions(user, "eviction", subresource="status")
+        server.writer.update_whole(resource, route.namespace, route.name, change, options)
 
 
 def _resource(server: ApiServer) -> Resource:

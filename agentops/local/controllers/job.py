@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agentops.controller import Builder, Controller, Manager, Request, Result
 from agentops.controller.finalizers import drop_finalizer
 from agentops.kube.errors import ApiError, NotFound
@@ -9,6 +11,7 @@ from agentops.kube.kinds import JOB, POD
 from agentops.local.controllers.claims import Children, put_status, retrying_conflicts
 from agentops.local.controllers.jobs import (
     INDEX_ANNOTATION,
+    INDEX_FAILURES,
     TRACKING_FINALIZER,
     JobStep,
     has_finalizer,
@@ -81,7 +84,9 @@ class JobController:
 
     async def _create(self, job: Object, step: JobStep) -> None:
         indexes = iter(step.create)
-        created, failure = await self._pods.create_all(lambda: _pod(job, next(indexes)), len(step.create))
+        created, failure = await self._pods.create_all(
+            lambda: _pod(job, next(indexes), step.failures), len(step.create)
+        )
         for pod in created:
             self._events.event(job, "Normal", "SuccessfulCreate", f"Created pod: {name_of(pod)}", related=pod)
         if failure is not None:
@@ -92,7 +97,7 @@ class JobController:
         raise failure
 
 
-def _pod(job: Object, index: int | None) -> Object:
+def _pod(job: Object, index: int | None, failures: Mapping[int, int]) -> Object:
     template = job["spec"]["template"]
     if index is None:
         return pod_from_template(template, job, JOB, finalizers=(TRACKING_FINALIZER,))
@@ -100,6 +105,8 @@ def _pod(job: Object, index: int | None) -> Object:
     pod = pod_from_template(template, job, JOB, generate_name=prefix, finalizers=(TRACKING_FINALIZER,))
     pod["metadata"].setdefault("annotations", {})[INDEX_ANNOTATION] = str(index)
     pod["metadata"]["labels"][INDEX_ANNOTATION] = str(index)
+    if job["spec"].get("backoffLimitPerIndex") is not None:
+        pod["metadata"]["annotations"][INDEX_FAILURES] = str(failures.get(index, 0))
     pod["spec"]["hostname"] = f"{name_of(job)}-{index}"[:63]
     field_ref = {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX_ANNOTATION}']"}}
     for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]:

@@ -37,6 +37,8 @@ from agentops.values.clock import parse_rfc3339, rfc3339
 
 TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+INDEX_FAILURES = "batch.kubernetes.io/job-index-failure-count"
+"""How often a pod's index had failed before it."""
 BACKOFF_BASE_S = 10.0
 BACKOFF_MAX_S = 360.0
 
@@ -52,6 +54,8 @@ class JobStep:
     release: list[Object] = field(factory=list)
     deletes: list[Object] = field(factory=list)
     create: list[int | None] = field(factory=list)
+    failures: dict[int, int] = field(factory=dict)
+    """By index, where the Job has a backoffLimitPerIndex: how often it has failed."""
     events: list[tuple[str, str, str]] = field(factory=list)
     requeue_after_s: float | None = None
 
@@ -112,6 +116,7 @@ def plan(job: Mapping[str, Any], pods: Sequence[Object], *, now: datetime, backo
     failed = int(status.get("failed") or 0) + len(uncounted.get("failed") or ())
     if is_indexed(job):
         succeeded = len(_completed_indexes(job, status, pods))
+    step.failures = _index_failures(job, pods)
 
     verdict = _verdict(job, status, pods, active, succeeded, failed, now)
     if verdict is not None:
@@ -145,7 +150,7 @@ def _track(job: Mapping[str, Any], step: JobStep, pods: Sequence[Object], tracke
     listed = {uid for uids in uncounted.values() for uid in uids}
     for pod in tracked:
         outcome = _ended(job, pod)
-        if outcome and uid_of(pod) not in listed:
+        if outcome in ("succeeded", "failed") and uid_of(pod) not in listed:
             uncounted.setdefault(outcome, []).append(uid_of(pod))
         if outcome:
             step.release.append(pod)
@@ -154,15 +159,17 @@ def _track(job: Mapping[str, Any], step: JobStep, pods: Sequence[Object], tracke
         status["completedIndexes"] = format_indexes(_completed_indexes(job, status, pods))
         if not status["completedIndexes"]:
             del status["completedIndexes"]
+    if _per_index(job) is not None:
+        status["failedIndexes"] = format_indexes(_failed_indexes(job, status, pods))
 
 
 def _ended(job: Mapping[str, Any], pod: Mapping[str, Any]) -> str:
-    """`succeeded`, `failed`, or nothing while the pod may still become either."""
+    """`succeeded`, `failed`, `ignored` by the failure policy, or nothing while the pod may still become one of them."""
     phase = phase_of(pod)
     if phase == "Succeeded":
         return "succeeded"
     if phase == "Failed":
-        return "" if _pod_failure_action(job, pod) == "Ignore" and not is_deleting(pod) else "failed"
+        return "ignored" if _pod_failure_action(job, pod) == "Ignore" else "failed"
     if is_deleting(pod) and not _only_replace_failed(job):
         return "failed"
     return ""
@@ -186,17 +193,25 @@ def _verdict(
             if condition.get("type") == interim and condition.get("status") == "True":
                 return _Verdict(interim, condition.get("reason", ""), condition.get("message", ""))
     spec = job["spec"]
+    if (rule := _success_rule(job, _completed_indexes(job, status, pods))) is not None:
+        return _Verdict("SuccessCriteriaMet", "SuccessPolicy", f"Matched rules at index {rule}")
     for pod in pods:
         if phase_of(pod) == "Failed" and _pod_failure_action(job, pod) == "FailJob":
             message = f"Pod {pod['metadata'].get('namespace')}/{pod['metadata']['name']} matched a FailJob rule"
             return _Verdict("FailureTarget", "PodFailurePolicy", message)
     backoff_limit = spec.get("backoffLimit")
     backoff_limit = 6 if backoff_limit is None else int(backoff_limit)
+    lost = len(parse_indexes(status.get("failedIndexes", "")))
+    if spec.get("maxFailedIndexes") is not None and lost > int(spec["maxFailedIndexes"]):
+        message = "Job has exceeded the specified maximal number of failed indexes"
+        return _Verdict("FailureTarget", "MaxFailedIndexesExceeded", message)
     if failed > backoff_limit or _restarts_exceed(job, pods, backoff_limit):
         return _Verdict("FailureTarget", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     if not spec.get("suspend") and (left := _deadline_in_s(job, status, now)) is not None and left <= 0:
         return _Verdict("FailureTarget", "DeadlineExceeded", "Job was active longer than specified deadline")
     completions = spec.get("completions")
+    if lost and completions is not None and succeeded + lost >= int(completions):
+        return _Verdict("FailureTarget", "FailedIndexes", "Job has failed indexes")
     reached = succeeded > 0 if completions is None else succeeded >= int(completions)
     if reached and not active:
         return _Verdict("SuccessCriteriaMet", "CompletionsReached", "Reached expected number of succeeded pods")
@@ -292,7 +307,8 @@ def _manage(
     if completions is None:
         want = min(parallelism, len(active)) if succeeded else parallelism
     else:
-        want = min(parallelism, max(0, int(completions) - succeeded))
+        lost = parse_indexes(step.status.get("failedIndexes", ""))
+        want = min(parallelism, max(0, int(completions) - succeeded - len(lost)))
     deadline = _deadline_in_s(job, step.status, now)
     step.requeue_after_s = None if deadline is None else max(0.0, deadline) + 0.05
     if len(active) > want:
@@ -305,16 +321,30 @@ def _manage(
         missing -= len(terminating)
     if missing <= 0:
         return
-    wait = backoff_in_s(pods, now, backoff_scale)
+    if not is_indexed(job):
+        wait = backoff_in_s(pods, now, backoff_scale)
+        step.create = [None] * missing if wait == 0 else []
+    else:
+        taken = _completed_indexes(job, step.status, pods) | {i for p in active if (i := index_of(p)) is not None}
+        taken |= parse_indexes(step.status.get("failedIndexes", ""))
+        free = [i for i in range(int(completions or 0)) if i not in taken]
+        waits = _index_waits(job, pods, free, now, backoff_scale)
+        wait = min((w for w in waits.values() if w > 0), default=0.0)
+        step.create = list([i for i in free if waits[i] == 0][:missing])
     if wait > 0:
         step.requeue_after_s = wait if step.requeue_after_s is None else min(wait, step.requeue_after_s)
-        return
-    if is_indexed(job):
-        taken = _completed_indexes(job, step.status, pods) | {i for p in active if (i := index_of(p)) is not None}
-        free = [i for i in range(int(completions or 0)) if i not in taken]
-        step.create = list(free[:missing])
-    else:
-        step.create = [None] * missing
+
+
+def _index_waits(
+    job: Mapping[str, Any], pods: Sequence[Object], indexes: Sequence[int], now: datetime, scale: float
+) -> dict[int, float]:
+    """The failure backoff of each index: its own where the Job counts failures by index, else that of all."""
+    if _per_index(job) is None:
+        return dict.fromkeys(indexes, backoff_in_s(pods, now, scale))
+    by_index: dict[int | None, list[Object]] = {}
+    for pod in pods:
+        by_index.setdefault(index_of(pod), []).append(pod)
+    return {index: backoff_in_s(by_index.get(index, ()), now, scale) for index in indexes}
 
 
 def backoff_in_s(pods: Iterable[Mapping[str, Any]], now: datetime, scale: float = 1.0) -> float:
@@ -413,3 +443,41 @@ def _completed_indexes(job: Mapping[str, Any], status: Mapping[str, Any], pods: 
     done = parse_indexes(status.get("completedIndexes", ""))
     done |= {i for p in pods if phase_of(p) == "Succeeded" and (i := index_of(p)) is not None}
     return {i for i in done if i < completions}
+
+
+def _per_index(job: Mapping[str, Any]) -> int | None:
+    limit = job["spec"].get("backoffLimitPerIndex") if is_indexed(job) else None
+    return None if limit is None else int(limit)
+
+
+def _index_failures(job: Mapping[str, Any], pods: Iterable[Object]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    if _per_index(job) is not None:
+        for pod in pods:
+            if _ended(job, pod) == "failed" and (index := index_of(pod)) is not None:
+                before = annotations_of(pod).get(INDEX_FAILURES, "0")
+                found[index] = max(found.get(index, 0), int(before if before.isdigit() else 0) + 1)
+    return found
+
+
+def _failed_indexes(job: Mapping[str, Any], status: Mapping[str, Any], pods: Sequence[Object]) -> set[int]:
+    """Those that will not be tried again."""
+    limit = _per_index(job) or 0
+    lost = parse_indexes(status.get("failedIndexes", ""))
+    lost |= {index for index, count in _index_failures(job, pods).items() if count > limit}
+    for pod in pods:
+        given_up = phase_of(pod) == "Failed" and _pod_failure_action(job, pod) == "FailIndex"
+        if given_up and (index := index_of(pod)) is not None:
+            lost.add(index)
+    return lost
+
+
+def _success_rule(job: Mapping[str, Any], done: set[int]) -> int | None:
+    """The first rule of `successPolicy` that the completed indexes meet."""
+    for number, rule in enumerate((job["spec"].get("successPolicy") or {}).get("rules") or ()):
+        named = rule.get("succeededIndexes")
+        meant = done & parse_indexes(named) if named else done
+        count = rule.get("succeededCount")
+        if len(meant) >= int(count if count is not None else len(parse_indexes(named or "")) or 1):
+            return number
+    return None

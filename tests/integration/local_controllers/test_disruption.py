@@ -66,6 +66,10 @@ async def test_a_budget_lets_as_many_pods_go_as_it_can_spare(
         ("DisruptionAllowed", "True", "SufficientPods")
     ]
     await evict(plane, one)
+    going = await plane.client.get(POD, one, "ns")
+    assert going["metadata"]["deletionTimestamp"]
+    reasons = {c["type"]: c["reason"] for c in going["status"]["conditions"] if c.get("reason")}
+    assert reasons["DisruptionTarget"] == "EvictionByEvictionAPI"
     with pytest.raises(ApiError) as refused:
         await evict(plane, two)
     assert (refused.value.code, refused.value.reason) == (429, "TooManyRequests")

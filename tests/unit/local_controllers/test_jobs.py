@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agentops.local.controllers.jobs import (
     INDEX_ANNOTATION,
+    INDEX_FAILURES,
     TRACKING_FINALIZER,
     JobStep,
     backoff_in_s,
@@ -52,6 +53,8 @@ class World:
         for index in step.create:
             self.created += 1
             annotations = {} if index is None else {INDEX_ANNOTATION: str(index)}
+            if index in step.failures:
+                annotations[INDEX_FAILURES] = str(step.failures[index])
             self.pods.append(
                 self.make.pod(
                     f"p{self.created}",
@@ -287,3 +290,86 @@ def test_a_step_without_news_changes_nothing(make: Any) -> None:
 @given(st.sets(st.integers(0, 40)))
 def test_index_lists_read_back_as_written(indexes: set[int]) -> None:
     assert parse_indexes(format_indexes(indexes)) == indexes
+
+
+def test_a_failure_the_policy_ignores_is_made_good_and_keeps_no_job_from_ending(make: Any) -> None:
+    rule = {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [1]}}
+    world = World(make, backoffLimit=0, podFailurePolicy={"rules": [rule]})
+    world.step()
+    world.end("Failed")
+    world.step()
+    world.now += timedelta(seconds=11)
+    world.step()
+    assert world.created == 2
+    world.end("Succeeded")
+    for _ in range(3):
+        world.step()
+    assert world.conditions() == ["SuccessCriteriaMet", "Complete"]
+    assert "failed" not in world.job["status"]
+    assert all(not p["metadata"]["finalizers"] for p in world.pods)
+
+
+def indexed(make: Any, completions: int, **spec: Any) -> World:
+    return World(make, completionMode="Indexed", completions=completions, parallelism=completions, **spec)
+
+
+def test_each_index_has_a_backoff_limit_of_its_own(make: Any) -> None:
+    world = indexed(make, 2, backoffLimit=2**31 - 1, backoffLimitPerIndex=1)
+    world.step()
+    world.end("Succeeded", 1)
+    for wait_s in (11, 21):
+        world.end("Failed", 0)
+        world.step()
+        world.now += timedelta(seconds=wait_s)
+        world.step()
+    for _ in range(2):
+        world.step()
+    status = world.job["status"]
+    assert world.created == 3, "the failing index is tried once more, the other not at all"
+    assert (status["failedIndexes"], status["completedIndexes"], status["failed"]) == ("0", "1", 2)
+    assert world.conditions() == ["FailureTarget", "Failed"]
+    assert status["conditions"][-1]["reason"] == "FailedIndexes"
+
+
+def test_an_index_that_fails_leaves_the_others_their_turn(make: Any) -> None:
+    world = indexed(make, 2, backoffLimit=2**31 - 1, backoffLimitPerIndex=3)
+    world.step()
+    world.end("Failed", 0)
+    world.end("Failed", 0)
+    world.step()
+    world.now += timedelta(seconds=11)
+    assert world.step().create == [0, 1]
+    world.end("Failed", 0)
+    world.step()
+    world.now += timedelta(seconds=11)
+    step = world.step()
+    assert step.create == [], "its second pause is twice as long"
+    assert step.requeue_after_s is not None
+    assert 8 < step.requeue_after_s < 10
+
+
+def test_more_failed_indexes_than_allowed_end_the_job(make: Any) -> None:
+    world = indexed(make, 3, backoffLimit=2**31 - 1, backoffLimitPerIndex=0, maxFailedIndexes=0)
+    world.step()
+    world.end("Failed", 2)
+    for _ in range(3):
+        world.step()
+    assert world.job["status"]["conditions"][-1]["reason"] == "MaxFailedIndexesExceeded"
+
+
+@pytest.mark.parametrize(
+    "rule", [{"succeededIndexes": "0"}, {"succeededCount": 1}, {"succeededIndexes": "0-1", "succeededCount": 1}]
+)
+def test_a_success_policy_ends_the_job_early(make: Any, rule: dict[str, Any]) -> None:
+    world = indexed(make, 3, successPolicy={"rules": [{"succeededIndexes": "2"}, rule]})
+    world.step()
+    world.end("Succeeded", 0)
+    assert len(world.step().deletes) == 2
+    for pod in world.pods:
+        if pod["metadata"].get("deletionTimestamp"):
+            pod["status"]["phase"] = "Failed"
+    for _ in range(3):
+        world.step()
+    assert world.conditions() == ["SuccessCriteriaMet", "Complete"]
+    assert world.job["status"]["conditions"][-1]["reason"] == "SuccessPolicy"
+    assert world.job["status"]["conditions"][-1]["message"] == "Matched rules at index 1"
