@@ -22,7 +22,7 @@ from agentops.api.types.agentrun import TERMINAL_PHASES
 from agentops.kube.client import ApiClient
 from agentops.kube.errors import ApiError, KubeError, NotFound, TransportError
 from agentops.kube.kinds import CONFIG_MAP, POD, SECRET
-from agentops.kube.watch import LineSplitter, decode_event
+from agentops.kube.watch import LineSplitter, MalformedObject, decode_event
 from agentops.telemetry.logging import get_logger
 
 log = get_logger("clients.runs")
@@ -136,7 +136,7 @@ class RunClient:
                 if known:
                     raise deleted from None
                 raise
-            except (TransportError, ApiError) as error:
+            except (TransportError, ApiError, MalformedObject) as error:
                 if isinstance(error, ApiError) and error.code < 500 and error.code not in (410, 429):
                     raise
                 log.debug("run.watch_broken", run=name, error=str(error))
