@@ -39,6 +39,7 @@ pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[3]
 HOST = "127.0.0.1"
+LOOPS = [pytest.param(("asyncio", {"use_uvloop": used}), id="uvloop" if used else "asyncio") for used in (False, True)]
 SPEED = 20.0
 UNFRESH_S = 10.0  # of the manager's clock
 GROUP = "recovery.example.org"
@@ -353,6 +354,7 @@ async def test_outage_of_five_seconds_costs_no_list_and_no_readiness(process):
 # the server in this process, behind a link
 
 
+@pytest.mark.parametrize("anyio_backend", LOOPS)
 @pytest.mark.guarantee("RC3", "WA9", "IN6")
 @pytest.mark.parametrize("streaming", ["always", "never"])
 async def test_history_that_expired_while_disconnected_is_listed_again(plane, streaming):
