@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 import orjson
 from attrs import evolve
@@ -27,8 +28,8 @@ from agentops.api.runs import (
     RunState,
     TaskResult,
 )
-from agentops.net.errors import UsageError
 from agentops.net.paths import pod_path
+from agentops.net.serve import find_usage_error
 from agentops.runtime.agent import Agent, RunRequest
 from agentops.runtime.assembly import open_agent
 from agentops.runtime.errors import ConfigFault
@@ -54,13 +55,21 @@ class Task:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._write = write or _write_stdout
+        self._agent: Agent | None = None
+        self._told_to_stop = False
 
     async def run(self) -> int:
         """0 when the model answered, 1 when not, 2 when the settings are wrong (UsageError is reported, not raised)."""
         try:
-            result = await self._run()
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(self._watch_signals)
+                result = await self._run()
+                tasks.cancel_scope.cancel()
             code = 0 if result.success else 1
-        except UsageError as error:
+        except BaseExceptionGroup as group:
+            error = find_usage_error(group)
+            if error is None:
+                raise
             sys.stderr.write(f"agentops: {error}\n")
             result, code = TaskResult(success=False, reason=RunFailure.ERROR, error=str(error)), 2
         await anyio.to_thread.run_sync(self._write, dumps(result) + b"\n")
@@ -80,8 +89,10 @@ class Task:
             anyio.create_task_group() as tasks,
         ):
             await tasks.start(agent.run)
-            tasks.start_soon(self._watch_signals, agent)
+            self._agent = agent
             run = await agent.submit(request)
+            if self._told_to_stop:  # while all this was put together
+                agent.interrupt()
             assert run.log is not None
             await self._print(run.log)
             await run.done.wait()
@@ -90,11 +101,14 @@ class Task:
             tasks.cancel_scope.cancel()
         return result
 
-    async def _watch_signals(self, agent: Agent) -> None:
+    async def _watch_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
             async for received in signals:
                 log.info("signal.received", signal=signal.Signals(received).name)
-                agent.interrupt()
+                self._told_to_stop = True
+                if self._agent is not None:
+                    self._agent.interrupt()
 
     async def _print(self, events: EventLog) -> None:
         """One line an event; what came meanwhile is written together."""

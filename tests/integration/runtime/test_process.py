@@ -110,6 +110,25 @@ async def test_a_task_that_is_told_to_stop_reports_interrupted(tmp_path: Path) -
     assert json.loads((tmp_path / "termination-log").read_bytes())["reason"] == "Interrupted"
 
 
+async def test_a_task_that_is_told_to_stop_before_it_began_says_so_too(tmp_path: Path) -> None:
+    async with FakeModel(say("never asked")).serving() as model:
+        text = write_config(tmp_path / "c.json", model.url).read_text()
+        os.mkfifo(tmp_path / "pipe.json")  # holds the task at its configuration
+        env = environment(tmp_path, tmp_path / "pipe.json", AGENT_PROMPT="question")
+        command = [sys.executable, "-m", "agentops", "runtime", "task"]
+        async with await anyio.open_process(command, env=env) as process:
+            assert process.stdout is not None
+            with anyio.fail_after(60):
+                async with await anyio.open_file(tmp_path / "pipe.json", "w") as config:
+                    process.send_signal(signal.SIGTERM)
+                    await config.write(text)
+                said = b"".join([chunk async for chunk in process.stdout])
+                code = await process.wait()
+    assert (code, json.loads(said.splitlines()[-1])["reason"]) == (1, "Interrupted")
+    assert json.loads((tmp_path / "termination-log").read_bytes())["reason"] == "Interrupted"
+    assert model.requests == []
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [
