@@ -13,6 +13,7 @@
 | Job                     | its run                                          | controller reference            |
 | AgentRun                | itself; it admits the next when it is over       | the agent's lock                |
 | Service of a memory     | itself, for its token; Agents that name it       | index Agent `memory`            |
+| a Secret `<name>-token` | the memory Service of that name                  | the name: it may be a user's    |
 | somebody else's object  | the Agent in whose way it stands                 | obstacles                       |
 | answer of an agent pod  | the run                                          | follower                        |
 | answer of an endpoint   | the Provider                                     | prober                          |
@@ -43,6 +44,7 @@ from agentops.kube.kinds import (
     SERVICE_ACCOUNT,
 )
 from agentops.operator.inputs import context_config_maps, secret_names
+from agentops.operator.objects.names import token_secret
 from agentops.operator.reconcilers.agent_run import RUNS_BY_AGENT, SLOTS_BY_AGENT
 from agentops.operator.reconcilers.provider import AGENTS_BY_PROVIDER
 from agentops.operator.review import COMPONENT_MEMORY, component
@@ -131,7 +133,7 @@ def wire(
         Builder(manager)
         .named("memory")
         .for_(SERVICE, (_is_memory,))
-        .owns(SECRET, metadata_only=True)
+        .watches(SECRET, EnqueueMapped(_service_of_token), metadata_only=True)
         .build(memory.reconcile),
         *(
             Builder(manager).named(kind.kind.lower()).for_(kind, (spec_changed,)).build(inert[kind].reconcile)
@@ -233,6 +235,12 @@ def _run_urgency(event: ObjectEvent) -> int:
 def _pod_urgency(event: ObjectEvent) -> int:
     """A task's pod wakes its own run, a daemon's all that wait for it."""
     return 0 if component(event.object) == labels.COMPONENT_TASK_RUN else WAITS
+
+
+def _service_of_token(secret: Object) -> list[Request]:
+    """By name: a user's own token is nobody's child, and when it goes the Service gets one of ours."""
+    meta, suffix = secret["metadata"], token_secret("")
+    return [Request(meta["namespace"], meta["name"].removesuffix(suffix))] if meta["name"].endswith(suffix) else []
 
 
 def _is_memory(event: ObjectEvent) -> bool:

@@ -384,6 +384,19 @@ async def test_a_memory_service_gets_a_token_that_the_agent_mounts(plane: Operat
     assert len(await plane.client.list(REPLICA_SET, NAMESPACE)) == 1, "the pod was rolled for the token"
 
 
+async def test_a_memory_service_whose_own_token_goes_gets_one_of_ours(plane: OperatorPlane) -> None:
+    meta = {"name": "agentops-memory", "namespace": NAMESPACE, "labels": {labels.COMPONENT: "memory"}}
+    token = {"name": "agentops-memory-token", "namespace": NAMESPACE}
+    await plane.create({"apiVersion": "v1", "kind": "Secret", "metadata": token, "stringData": {"token": "mine"}})
+    await plane.create({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [{"port": 7437}]}})
+    await plane.create(provider_object(), agent_object(memory={"serverRef": "agentops-memory"}))
+    await plane.start_daemon()
+    assert decode_value((await plane.get(SECRET, "agentops-memory-token"))["data"]["token"]) == b"mine"
+    await plane.client.delete(SECRET, "agentops-memory-token", NAMESPACE)
+    made = await plane.until(SECRET, "agentops-memory-token", lambda obj: obj["metadata"].get("ownerReferences"))
+    assert decode_value(made["data"]["token"]) != b"mine"
+
+
 async def test_a_token_that_is_deleted_is_made_anew_and_rolls_the_pod(plane: OperatorPlane) -> None:
     await plane.create(provider_object(), agent_object())
     await plane.start_daemon()
