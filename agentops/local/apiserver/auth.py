@@ -220,6 +220,9 @@ class Authenticator:
     def _impersonated(self, request: Request, user: User) -> User:
         name = request.header("impersonate-user")
         if not name:
+            also = [header for header in request.headers if header.startswith("impersonate-")]
+            if also:  # without this the request would be made as somebody who may more than the one that was meant
+                raise errors.bad_request(f"{', '.join(sorted(also))} without impersonate-user: name the user too")
             return user
         if self.impersonation is not None:
             refused = self.impersonation(user, name, self._asked_groups(request))

@@ -126,9 +126,13 @@ class Reader:
         self._store = store
         self._writer = writer
 
+    def as_stored(self, resource: Resource, entry: Entry) -> bool:
+        """Whether the stored bytes are what `resource` serves."""
+        return not resource.translated and (resource.default_since is None or entry.revision >= resource.default_since)
+
     def served_bytes(self, resource: Resource, entry: Entry) -> bytes:
         """An entry as plain JSON of `resource`, without decoding when nothing needs to change."""
-        if not resource.translated and (resource.default_since is None or entry.revision >= resource.default_since):
+        if self.as_stored(resource, entry):
             return entry.value
         return orjson.dumps(self._writer.served(resource, entry))
 

@@ -22,6 +22,11 @@ _NOT_ACCEPTABLE = (
 )
 
 
+_OURS = ("application/json", "*/*", "application/*", "text/html", "text/plain")
+_INSTEAD = ("application/vnd.kubernetes.protobuf", "application/yaml", "application/x-yaml")
+"""Of who takes nothing else JSON is asked too much, but every client we know reads the Content-Type."""
+
+
 @frozen(slots=True)
 class Form:
     """What the client wants: `kind` is json, Table, PartialObjectMetadata or PartialObjectMetadataList."""
@@ -43,28 +48,34 @@ JSON = Form()
 
 
 def negotiate(request: Request) -> Form:
-    """The first alternative of Accept we can serve. Raises ApiFailure 406."""
+    """The first alternative of Accept we can serve, as JSON. Raises ApiFailure 406."""
     accept = request.header("accept")
     if not accept:
         return JSON
+    instead: Form | None = None
     for alternative in accept.split(","):
         media, *parameters = (part.strip() for part in alternative.split(";"))
-        if media not in ("application/json", "*/*", "application/*", "text/html", "text/plain"):
+        if media not in _OURS and media not in _INSTEAD:
             continue
-        found = dict(p.split("=", 1) for p in parameters if "=" in p)
-        wanted = found.get("as")
-        if wanted is None:
-            return JSON
-        if found.get("g") == "meta.k8s.io" and wanted in (
-            "Table",
-            "PartialObjectMetadata",
-            "PartialObjectMetadataList",
-        ):
-            include = request.arg("includeObject") or "Metadata"
-            return Form(wanted, found.get("v", "v1"), include)
-    if "protobuf" in accept or "yaml" in accept:
-        return JSON
+        form = _form(request, dict(p.split("=", 1) for p in parameters if "=" in p))
+        if form is None:
+            continue
+        if media in _OURS:
+            return form
+        instead = instead or form
+    if instead is not None:
+        return instead
     raise errors.ApiFailure(406, "NotAcceptable", _NOT_ACCEPTABLE)
+
+
+def _form(request: Request, parameters: dict[str, str]) -> Form | None:
+    wanted, version = parameters.get("as"), parameters.get("v", "v1")
+    if wanted is None:
+        return JSON
+    known = wanted in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList") and version in ("v1", "v1beta1")
+    if not known or parameters.get("g") != "meta.k8s.io":
+        return None
+    return Form(wanted, version, request.arg("includeObject") or "Metadata")
 
 
 class Renderer:

@@ -78,6 +78,14 @@ class Event:
     type: str
     entry: Entry
     previous: Entry | None
+    _line: bytes | None = field(default=None, init=False)
+
+    @property
+    def line(self) -> bytes:
+        """As a watch of the whole resource sends it: made once, however many of them there are."""
+        if self._line is None:
+            self._line = b'{"type":"%b","object":%b}\n' % (self.type.encode(), self.entry.value)
+        return self._line
 
     @property
     def revision(self) -> int:

@@ -80,6 +80,8 @@ class Watcher:
         """The watch event for `event`, after the selectors have looked at before and after."""
         entry, previous, selection = event.entry, event.previous, self.selection
         if selection.empty:
+            if self.renderer.form.plain and self.reader.as_stored(self.resource, entry):
+                return event.line
             return self._encode(event.type, entry)
         now = event.type != "DELETED" and selection.matches(entry)
         before = previous is not None and selection.matches(previous)

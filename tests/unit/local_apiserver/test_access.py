@@ -230,3 +230,9 @@ async def test_the_server_counts_its_answers_by_resources_it_has(api: Api) -> No
     assert "made" not in answer.body.decode()
     assert any(line.startswith("agentops_plane_objects ") for line in lines)
     assert (await Api(api.server, None).get("/metrics")).status == 403
+
+
+@pytest.mark.parametrize("header", ["impersonate_group", "impersonate_uid", "impersonate_extra_scopes"])
+async def test_impersonating_a_group_of_nobody_is_refused_and_not_done_as_oneself(api: Api, header: str) -> None:
+    reply = await api.get("/api/v1/namespaces", **{header: "x"})
+    assert (reply.status, "without impersonate-user" in reply.message) == (400, True)

@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.apiserver import CRDS, DEPLOYMENTS, PODS, WIDGETS, Api, ManualClock, deployment, pod, serve_widgets, widget
+from support.apiserver import (
+    CONFIG_MAPS,
+    CRDS,
+    DEPLOYMENTS,
+    PODS,
+    WIDGETS,
+    Api,
+    ManualClock,
+    deployment,
+    pod,
+    serve_widgets,
+    widget,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -187,3 +199,31 @@ async def test_who_knows_only_the_beta_form_of_discovery_gets_the_plain_one(api:
     assert (reply.headers["content-type"], reply.body["kind"]) == ("application/json", "APIGroupList")
     both = beta.replace("v=v2beta1", "v=v2") + "," + beta
     assert (await api.get("/apis", accept=both)).body["kind"] == "APIGroupDiscoveryList"
+
+
+METADATA = "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (
+            f"application/vnd.kubernetes.protobuf;{METADATA}",
+            "PartialObjectMetadataList",
+        ),
+        (
+            f"application/vnd.kubernetes.protobuf;{METADATA},application/json;{METADATA},application/json",
+            "PartialObjectMetadataList",
+        ),
+        ("application/vnd.kubernetes.protobuf", "ConfigMapList"),
+        ("application/yaml", "ConfigMapList"),
+        ("application/json;as=Table;v=v2;g=meta.k8s.io,application/json", "ConfigMapList"),
+    ],
+)
+async def test_the_form_asked_for_is_served_as_json(api: Api, accept: str, kind: str) -> None:
+    reply = await api.get(CONFIG_MAPS, accept=accept)
+    assert (reply.status, reply.body["kind"]) == (200, kind)
+
+
+async def test_a_version_of_the_table_that_is_none_is_not_acceptable(api: Api) -> None:
+    assert (await api.get(CONFIG_MAPS, accept="application/json;as=Table;v=v2;g=meta.k8s.io")).status == 406
