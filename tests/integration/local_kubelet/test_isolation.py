@@ -109,6 +109,31 @@ async def test_a_container_sees_its_volumes_and_nothing_of_the_plane_or_of_other
     assert other["metadata"]["uid"] not in found
 
 
+@pytest.mark.parametrize("where", ["mountPath", "terminationMessagePath"])
+async def test_a_link_in_a_volume_makes_nothing_outside_of_the_container(
+    isolated: Isolated, tmp_path: Path, where: str
+) -> None:
+    # bubblewrap has the machine's root at /oldroot while it makes the mount points.
+    init = a_pod("i", f"ln -s /oldroot{tmp_path} /v/out", container=mounted({"name": "v", "mountPath": "/v"}))
+    mounts = [{"name": "v", "mountPath": "/m"}]
+    last_words = {}
+    if where == "mountPath":
+        mounts.append({"name": "v", "mountPath": "/m/out/made", "subPath": "z"})
+    else:
+        last_words = {where: "/m/out/made"}
+    await isolated.start(
+        "evil",
+        phase="Failed",
+        container=mounted(*mounts, **last_words),
+        initContainers=[{**init["spec"]["containers"][0], "name": "init"}],
+        volumes=[{"name": "v", "emptyDir": {}}],
+        restartPolicy="Never",
+    )
+    status = (await isolated.plane.client.get(POD, "evil", "default"))["status"]["containerStatuses"][0]
+    assert "leads out of it" in status["state"]["terminated"]["message"]
+    assert not (tmp_path / "made").exists()
+
+
 async def test_processes_of_the_machine_and_of_other_pods_are_unseen_and_cannot_be_signalled(
     isolated: Isolated,
 ) -> None:
