@@ -390,7 +390,7 @@ async def test_a_task_says_what_became_of_its_pod(task: OperatorPlane, status: d
 
 
 async def test_a_task_that_its_deadline_stops_timed_out_whatever_its_last_words_are(task: OperatorPlane) -> None:
-    await task.patch(AGENT, "scribe", {"spec": {"timeout": "1s"}})
+    await task.patch(AGENT, "scribe", {"spec": {"timeout": "3s"}})
     await task.create(run_object("scribe-run", "scribe"))
 
     async def pod_of_run(*, leaving: bool) -> Any:
