@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import httpx2
 import orjson
+from attrs import frozen
 
 from agentops.api.codec import WireError, dumps, loads
 from agentops.api.runs import (
@@ -25,8 +26,18 @@ from agentops.clients.errors import Busy, NotFound, NotSent, Refused, RuntimeCli
 
 REQUEST_TIMEOUT_S = 10.0
 _T = TypeVar("_T")
-_BODY_LIMIT = 1024 * 1024
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""Of one answer. A record is far smaller; a pod must not be able to fill its caller's memory."""
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
+
+@frozen(slots=True)
+class _Answer:
+    """A whole answer that is no refusal. `request` is for messages."""
+
+    request: str
+    status_code: int
+    body: bytes
 
 
 class RuntimeClient:
@@ -82,8 +93,7 @@ class RuntimeClient:
         try:
             async with self._http.stream("GET", url, headers=headers, timeout=timeout) as response:
                 if response.status_code >= 400:
-                    await response.aread()
-                    _raise_refusal(response, "GET", url)
+                    _raise_refusal(response.status_code, await _read(response, f"GET {url}"), "GET", url)
                 async for line in response.aiter_lines():
                     if line.startswith("data:"):
                         yield orjson.loads(line[5:])
@@ -100,32 +110,41 @@ class RuntimeClient:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = REQUEST_TIMEOUT_S,
-    ) -> httpx2.Response:
+    ) -> _Answer:
         url = self._base_url + path
         try:
-            response = await self._http.request(
+            async with self._http.stream(
                 method,
                 url,
                 content=content,
                 headers={**self._headers, **(headers or {})},
                 timeout=httpx2.Timeout(REQUEST_TIMEOUT_S, read=timeout_s),
-            )
+            ) as response:
+                body = await _read(response, f"{method} {url}")
         except _NOT_SENT as error:
             raise NotSent(f"{method} {url}: no connection ({_said(error)})") from error
         except httpx2.HTTPError as error:
             raise Unanswered(f"{method} {url}: {_said(error)}") from error
         if response.status_code >= 400:
-            _raise_refusal(response, method, url)
-        return response
+            _raise_refusal(response.status_code, body, method, url)
+        return _Answer(f"{method} {url}", response.status_code, body)
+
+
+async def _read(response: httpx2.Response, request: str) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise Unanswered(f"{request} answered more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
 
 
 def _uid(uid: str) -> dict[str, str]:
     return {RUN_UID_HEADER: uid} if uid else {}
 
 
-def _raise_refusal(response: httpx2.Response, method: str, url: str) -> None:
-    status = response.status_code
-    message = f"{method} {url} answered {status}: {_error_text(response)}"
+def _raise_refusal(status: int, body: bytes, method: str, url: str) -> None:
+    message = f"{method} {url} answered {status}: {_error_text(body)}"
     if status in (429, 503):
         raise Busy(message, status)
     if status in (401, 403):
@@ -135,8 +154,7 @@ def _raise_refusal(response: httpx2.Response, method: str, url: str) -> None:
     raise Refused(message, status)
 
 
-def _error_text(response: httpx2.Response) -> str:
-    body = response.content[:_BODY_LIMIT]
+def _error_text(body: bytes) -> str:
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -150,11 +168,11 @@ def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _parse(cls: type[_T], response: httpx2.Response) -> _T:
+def _parse(cls: type[_T], answer: _Answer) -> _T:
     try:
-        return loads(cls, response.content)
+        return loads(cls, answer.body)
     except WireError as error:
-        raise Unanswered(f"{response.request.method} {response.request.url} answered with {error}") from error
+        raise Unanswered(f"{answer.request} answered with {error}") from error
 
 
 __all__ = ["REQUEST_TIMEOUT_S", "RuntimeClient", "RuntimeClientError"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx2
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from agentops.api.codec import dumps
 from agentops.api.runs import RunRecord
 from agentops.clients.errors import Busy, NotFound, NotSent, Refused, RuntimeClientError, Unanswered, Unauthorized
-from agentops.clients.runtime import RuntimeClient
+from agentops.clients.runtime import MAX_ANSWER_BYTES, RuntimeClient
 
 pytestmark = pytest.mark.anyio
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -54,6 +54,21 @@ async def test_errors_say_whether_the_prompt_may_have_been_received(
     with pytest.raises(RuntimeClientError) as raised:
         await client(handler).start("r", "x")
     assert type(raised.value) is expected
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_an_answer_without_end_fills_nobody_s_memory(status: int) -> None:
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield bytes(1 << 20)
+
+    with pytest.raises(Unanswered, match="GET http://pod:4096/runs/r answered more than"):
+        await client(lambda _: httpx2.Response(status, content=endless())).run("r")
+    assert taken <= MAX_ANSWER_BYTES / (1 << 20) + 1
 
 
 async def test_the_runtime_s_own_words_are_kept() -> None:
