@@ -66,7 +66,7 @@ async def test_truncated_watch_ends_cleanly_within_an_event(chaos, transport):
 
 async def test_truncated_list_is_not_taken_for_a_whole_one(chaos, transport):
     chaos.rules = [Rule(Fault.TRUNCATE, verb="list")]
-    with pytest.raises(TransportError, match="not JSON"):
+    with pytest.raises(TransportError, match="not a JSON object"):
         await ApiClient(transport).list(CONFIG_MAP, "default")
 
 
