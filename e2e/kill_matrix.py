@@ -107,7 +107,11 @@ EXPECTED: dict[tuple[str, str], Expected] = {
     ("operators", TURN): _ends(_RESUMED, Succeeded=1),
     ("operators", TOOL): _ends(_RESUMED, Succeeded=2),
     ("operators", DISPATCH): _ends(_READ_LATE, Succeeded=1, Lost=0),
-    ("plane", TURN): _ends("pods die with the plane; " + _KILLED, Interrupted=1),
+    ("plane", TURN): _ends(
+        "pods die with the plane; " + _KILLED + "; where the model dies first, it may still say so",
+        Interrupted=1,
+        Failed=1,
+    ),
     ("plane", TOOL): _ends("pods die with the plane; " + _KILLED, Interrupted=1),
     ("plane", DISPATCH): _ends("pods die with the plane; " + _UNREAD, Lost=0),
 }
