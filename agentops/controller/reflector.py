@@ -2,7 +2,7 @@
 
     start ──► LIST ── whole list stored ──► WATCH ◄─┐
                ▲                              │     │ ended cleanly: at once
-               │                              ├─────┤ refused or 429: wait
+               │                              ├─────┤ refused, 429, or broke and then unanswered: wait
                │                              │     │ broke or fell silent, once: at once
                │   410: at once, then waits   │     └──────────────────────
                ├──────────────────────────────┤
@@ -530,6 +530,8 @@ class Reflector:
         if isinstance(error, TransportError):
             if not opened and isinstance(error.__cause__, ConnectionRefusedError):
                 return self._failed(Phase.WATCH, "refused", error)
+            if not opened and self._reason == "broke":
+                return self._failed(Phase.WATCH, "unanswered", error)  # a server that dies lets one in, and resets it
             worked = self._events > 0 or (opened and lasted_s >= _SHORT_WATCH_S and not self._broke_quietly)
             if worked and self._options.rewatch_after_break:
                 self._broke_quietly = not self._events

@@ -213,3 +213,9 @@ def refused() -> TransportError:
     error = TransportError("connection refused")
     error.__cause__ = ConnectionRefusedError(111, "refused")
     return error
+
+
+def reset() -> TransportError:
+    error = TransportError("connection reset")
+    error.__cause__ = ConnectionResetError(104, "reset")
+    return error

@@ -1,6 +1,6 @@
 import anyio
 import pytest
-from support.scripted_transport import Feed, ScriptedTransport, listing, pod, refused, status
+from support.scripted_transport import Feed, ScriptedTransport, listing, pod, refused, reset, status
 
 from agentops.controller.reflector import Reflector
 from agentops.controller.target import Target
@@ -200,6 +200,14 @@ async def test_watch_that_cannot_be_opened_otherwise_lists_again(reflector, tran
     assert len(transport.sent("GET")) == 2
 
 
+@pytest.mark.guarantee("WA8")
+async def test_watch_that_is_reset_after_a_list_lists_again(reflector, transport):
+    transport.on("GET", PODS, listing(10), listing(11))
+    transport.on_watch(PODS, reset())
+    await steps(reflector, 3)
+    assert len(transport.sent("GET")) == 2
+
+
 @pytest.mark.guarantee("WA15")
 async def test_retry_after_is_a_floor_of_the_wait(reflector, transport):
     transport.on("GET", PODS, status(429, "TooManyRequests", headers={"retry-after": "17"}), listing(10))
@@ -237,6 +245,25 @@ async def test_quiet_watch_that_breaks_goes_on_where_it_was_but_is_listed_when_i
     assert [w.query["resourceVersion"] for w in transport.sent("GET", watch=True)] == ["10", "10"]
     assert len(transport.sent("GET")) == 1
     await reflector.step()
+    assert len(transport.sent("GET")) == 2
+
+
+@pytest.mark.parametrize("last", [Feed().bookmark(10), Feed().wait(60)], ids=["an event", "nothing"])
+@pytest.mark.guarantee("WA12", "RC2")
+async def test_break_whose_first_new_try_is_reset_is_watched_on_and_listed_when_the_next_one_is_too(
+    reflector, transport, last
+):
+    """A server that is killed may let the next connection in before its listener is gone."""
+    transport.on("GET", PODS, listing(10), listing(20))
+    transport.on_watch(PODS, last.fail(), reset(), refused(), reset())
+    await steps(reflector, 2)
+    before = anyio.current_time()
+    await reflector.step()
+    assert anyio.current_time() - before >= 0.8
+    await reflector.step()
+    assert [w.query["resourceVersion"] for w in transport.sent("GET", watch=True)] == ["10"] * 3
+    assert len(transport.sent("GET")) == 1
+    await steps(reflector, 2)
     assert len(transport.sent("GET")) == 2
 
 
