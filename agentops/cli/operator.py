@@ -19,6 +19,7 @@ from agentops.cli.options import role_options
     show_default=True,
     help="Address of /healthz and /readyz; 0 is off.",
 )
+@click.option("--explain", is_flag=True, help="Show at /debug/queue, beside /metrics, why objects were reconciled.")
 @click.option("--leader-elect", is_flag=True, help="Work only while holding the Lease agentops-operator.")
 @click.option("--runtime-image", help="Image of agent pods; without it, that of the operator's own pod.")
 @click.option("--otel-endpoint", help="OTLP/HTTP base URL for agent pods, such as http://tempo:4318.")
@@ -35,6 +36,7 @@ def operator(
     context: str | None,
     metrics_bind_address: str,
     health_probe_bind_address: str,
+    explain: bool,
     leader_elect: bool,
     runtime_image: str | None,
     otel_endpoint: str | None,
@@ -81,6 +83,7 @@ def operator(
         watch_namespaces=namespaces,
         metrics_bind=metrics_bind_address,
         probes_bind=health_probe_bind_address,
+        explain=explain,
         leader_elect=leader_elect,
         pod_name=pod_name,
         pod_namespace=pod_namespace,

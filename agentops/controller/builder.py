@@ -151,6 +151,7 @@ class Builder:
             sources=[*sources, *self._sources],
             registry=self._manager.registry,
             clock=self._manager.clock,
+            explain=self._manager.options.explain,
         )
         self._manager.add_controller(controller)
         return controller

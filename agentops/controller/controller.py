@@ -19,6 +19,7 @@ import os
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import nullcontext
 from contextvars import ContextVar
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -33,12 +34,14 @@ from agentops.controller.errors import (
     StaleCache,
     TerminalError,
 )
+from agentops.controller.informer import ObjectEvent
 from agentops.controller.metrics import ControllerMetrics, QueueMetrics
 from agentops.controller.priority_queue import PriorityQueue
 from agentops.controller.rate_limiters import RateLimiter
 from agentops.controller.rate_limiting_queue import RateLimitingQueue
 from agentops.controller.reconcile import Reconciler, Request, Result
-from agentops.controller.source import LOW_PRIORITY, Source
+from agentops.controller.source import LOW_PRIORITY, Enqueue, Source
+from agentops.controller.triggers import Trigger, TriggerLog, trigger_of
 from agentops.controller.workqueue import QueueShutDown, QueueStatistics
 from agentops.kube.errors import KubeError
 from agentops.telemetry.logging import bind, get_logger
@@ -112,8 +115,11 @@ class Controller:
         sources: Sequence[Source] = (),
         registry: Registry | None = None,
         clock: Clock | None = None,
+        explain: bool = False,
     ) -> None:
         self.name = name
+        self.triggers = TriggerLog() if explain else None
+        """Why keys were reconciled; None unless `explain`."""
         self.kind = kind
         self.options = options or ControllerOptions()
         self.leader_only = self.options.leader_only
@@ -135,11 +141,12 @@ class Controller:
         """Add a source; when the controller runs, it starts at once."""
         self._sources.append(source)
         if self._tasks is not None:
-            source.start(self._enqueue)
+            source.start(self._enqueue_for(source))
             self._tasks.start_soon(source.run)
 
     def enqueue(self, request: Request, after_s: float = 0.0) -> None:
         """Have `request` reconciled, from the controller's own event loop."""
+        self._note(request, "enqueue", after_s=after_s)
         self.queue.add_after(request, after_s) if after_s > 0 else self.queue.add(request)
 
     def stop(self) -> None:
@@ -155,7 +162,7 @@ class Controller:
         self.queue = self._new_queue()
         if self._warm:
             for source in self._sources:
-                source.start(self._enqueue)
+                source.start(self._enqueue_for(source))
 
     async def warm_up(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Listen to the sources before there are workers, until cancelled: the queue is full when `run` comes."""
@@ -268,6 +275,7 @@ class Controller:
         except StaleCache as error:
             log.debug("reconcile.stale", why=str(error))
             self._metrics.stale()
+            self._note(request, "stale cache", priority)
             self.queue.add_rate_limited(request, priority)
             return "requeue"
         except BaseException as error:
@@ -278,6 +286,7 @@ class Controller:
         self.queue.forget(request)
         if result.requeue_after is not None and result.requeue_after > 0:
             again = priority if result.priority is None else result.priority
+            self._note(request, "requeue_after", again, result.requeue_after)
             self.queue.add_after(request, result.requeue_after, again)
             return "requeue_after"
         return "success"
@@ -311,20 +320,35 @@ class Controller:
             log.error("reconcile.failed", error=describe(error), terminal=True)
         elif again is not None:
             log.warning("reconcile.failed", error=describe(error), retry_after_s=again.seconds)
+            self._note(request, "retry after", priority, again.seconds)
             self.queue.add_after(request, again.seconds, priority if again.priority is None else again.priority)
         else:
             expected = isinstance(error, ControllerError | KubeError | TimeoutError)
             write = log.warning if expected else log.exception
             write("reconcile.failed", error=describe(error), failures=self.queue.num_requeues(request) + 1)
+            self._note(request, "retry", priority)
             self.queue.add_rate_limited(request, priority)
 
     def _start_sources(self, tasks: anyio.abc.TaskGroup) -> None:
         for source in self._sources:
-            source.start(self._enqueue)
+            source.start(self._enqueue_for(source))
             tasks.start_soon(source.run)
 
-    def _enqueue(self, request: Request, priority: int) -> None:
+    def _enqueue_for(self, source: Source) -> Enqueue:
+        return self._enqueue if self.triggers is None else partial(self._enqueue_noted, source.name)
+
+    def _enqueue(self, request: Request, priority: int, event: ObjectEvent | None = None) -> None:
         self.queue.add(request, priority)
+
+    def _enqueue_noted(self, by: str, request: Request, priority: int, event: ObjectEvent | None = None) -> None:
+        assert self.triggers is not None
+        self.triggers.add(request, trigger_of(self._clock.now(), by, priority, event))
+        self.queue.add(request, priority)
+
+    def _note(self, request: Request, by: str, priority: int = 0, after_s: float = 0.0) -> None:
+        """What the controller itself puts into the queue."""
+        if self.triggers is not None:
+            self.triggers.add(request, Trigger(self._clock.now(), by, priority, after_s=after_s))
 
     async def _wait_for_sync(self) -> None:
         deadline = anyio.current_time() + self.options.cache_sync_timeout_s  # they all started just now

@@ -65,6 +65,9 @@ class DelayingQueue(WorkQueue[T]):
         self._ready_at.clear()
         self._head_changed.set()
 
+    def _queued(self, item: T) -> str:
+        return super()._queued(item) or ("waiting" if item in self._ready_at else "")
+
     def statistics(self) -> QueueStatistics:
         return QueueStatistics(len(self._queue), len(self._processing), waiting=len(self._ready_at))
 

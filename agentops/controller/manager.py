@@ -26,6 +26,7 @@ from agentops.controller.cache import CacheOptions, Namespaces, Scope
 from agentops.controller.client import Consistency
 from agentops.controller.cluster import Cluster, ClusterOptions
 from agentops.controller.controller import Controller, describe
+from agentops.controller.debugqueue import queue_route
 from agentops.controller.errors import (
     BuildError,
     CacheSyncTimeout,
@@ -98,6 +99,8 @@ class ManagerOptions:
     resync_s: float = 10 * 3600.0
     cache: CacheOptions = field(factory=CacheOptions)
     """The rest of what the cache can be told; `namespaces`, `scopes` and `resync_s` above come first."""
+    explain: bool = False
+    """Whether controllers remember why keys were reconciled, shown at `/debug/queue` beside `/metrics`."""
     secure_metrics: SecureMetrics | None = None
     metrics_routes: tuple[Route, ...] = ()
     webhooks: WebhookOptions = field(factory=WebhookOptions)
@@ -342,7 +345,7 @@ class Manager:
             registry=self.registry,
             alive=self._alive,
             ready=self._ready,
-            extra=self.options.metrics_routes,
+            extra=(*self.options.metrics_routes, *self._debug_routes()),
             front=self._front(),
         )
         try:
@@ -504,6 +507,9 @@ class Manager:
             self._later_failures.append(error)
             log.error("manager.failed_too", runnable=name, error=describe(error))
         self._stop.set()
+
+    def _debug_routes(self) -> tuple[Route, ...]:
+        return (queue_route(self._controllers),) if self.options.explain else ()
 
     def _front(self) -> TlsFront | None:
         secure = self.options.secure_metrics

@@ -124,6 +124,10 @@ class PriorityQueue(RateLimitingQueue[T]):
         """`shutdown`, as in Go: who processes an item waits for that, not the queue."""
         self.shutdown()
 
+    def _queued(self, item: T) -> str:
+        place = self._places.get(item)
+        return "" if place is None else "ready" if place.ready else "waiting"
+
     def statistics(self) -> QueueStatistics:
         waiting = len(self._places) - self._ready
         return QueueStatistics(self._ready, len(self._processing), waiting, self._failing())

@@ -27,8 +27,11 @@ _RETRY_MAX_S = 60.0
 LOW_PRIORITY = -100
 """Of objects that were there before the controller was, and of resyncs."""
 
-Enqueue = Callable[[Request, int], None]
-"""Puts (request, priority) into the controller's queue."""
+
+class Enqueue(Protocol):
+    """Puts a key into the controller's queue. `event` is why, for those who ask."""
+
+    def __call__(self, request: Request, priority: int, event: ObjectEvent | None = None, /) -> None: ...
 
 
 class Source(Protocol):
@@ -92,7 +95,7 @@ class _Filtered:
             return  # stopped meanwhile
         priority = (self._low if event.initial or event.resync else 0) + self._how_urgent(event)
         for request in requests:
-            self._enqueue(request, priority)
+            self._enqueue(request, priority, event)
 
     def _how_urgent(self, event: ObjectEvent) -> int:
         if self._urgency is None:

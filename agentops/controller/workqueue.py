@@ -138,6 +138,16 @@ class WorkQueue(Generic[T]):
         now = self._clock.boottime()
         return sum(now - taken for taken in self._processing.values())
 
+    def where(self, item: T) -> str:
+        """`processing`, `ready`, `waiting` (delayed), or empty for an item that is not here.
+
+        One that is processed and will be once more is `processing, ready` or `processing, waiting`.
+        """
+        return ", ".join(filter(None, ("processing" * (item in self._processing), self._queued(item))))
+
+    def _queued(self, item: T) -> str:
+        return "ready" if item in self._dirty else ""
+
     def statistics(self) -> QueueStatistics:
         return QueueStatistics(ready=len(self._queue), processing=len(self._processing))
 

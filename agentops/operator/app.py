@@ -144,6 +144,7 @@ def _manager_options(options: OperatorOptions, clock: Clock, rng: random.Random)
         leader_election=election,
         metrics_bind=options.metrics_bind,
         probes_bind=options.probes_bind,
+        explain=options.explain,
         grace_s=options.grace_s,
         clock=clock,
         rng=rng,

@@ -22,6 +22,8 @@ class OperatorOptions:
     """Empty: the whole cluster."""
     metrics_bind: str | None = ":8080"
     probes_bind: str | None = ":8081"
+    explain: bool = False
+    """Whether `/debug/queue` shows why objects were reconciled."""
     leader_elect: bool = False
     pod_name: str | None = None
     """The operator's own pod, from the downward API; None outside a cluster."""

@@ -7,7 +7,7 @@ from starlette.routing import Route
 from support.plane import api_plane
 from support.webhooks import client, make_pair, running
 
-from agentops.controller import Manager, ManagerOptions
+from agentops.controller import Builder, Manager, ManagerOptions
 from agentops.controller.certificates import CertificateError
 from agentops.controller.securemetrics import SecureMetrics
 from agentops.kube.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, SERVICE_ACCOUNT
@@ -40,6 +40,10 @@ async def may_scrape(plane, name):
     )
 
 
+async def reconcile_nothing(request):
+    """Nothing to do."""
+
+
 async def extra(request):
     return PlainTextResponse("extra")
 
@@ -67,6 +71,30 @@ async def test_a_service_account_with_the_right_may_scrape_and_nobody_else(plane
         assert "certwatcher_read_certificate_total 1.0" in answer.text
         assert (await http.get(f"{url}/debug/x", headers=scraper)).text == "extra"
         assert (await http.get(f"{url}/debug/x")).status_code == 401
+
+
+@pytest.mark.guarantee("US9", "HM4")
+async def test_why_keys_were_reconciled_is_told_to_those_who_may_ask(plane, tmp_path):
+    pair = make_pair(tmp_path / "certs")
+    options = {
+        "metrics_bind": "127.0.0.1:0",
+        "secure_metrics": SecureMetrics(cert_dir=tmp_path / "certs"),
+        "grace_s": 2,
+    }
+    for explain in (True, False):
+        manager = Manager(plane.transport, ManagerOptions(explain=explain, **options))
+        Builder(manager).named("spaces").for_(NAMESPACE).build(reconcile_nothing)
+        if explain:
+            scraper = await bearer(plane, "scraper")
+            await may_scrape(plane, "scraper")
+        async with running(manager), client(pair.cert_pem) as http:
+            url = f"https://{manager.bound['metrics']}/debug/queue?controller=spaces&name=ns"
+            assert (await http.get(url)).status_code == 401
+            answer = await http.get(url, headers=scraper)
+            assert answer.status_code == (200 if explain else 404)
+            if explain:
+                (key,) = answer.json()["controllers"][0]["keys"]
+                assert key["triggers"][0]["by"] == "namespaces"
 
 
 @pytest.mark.guarantee("HM3")
