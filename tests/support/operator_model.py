@@ -40,6 +40,8 @@ SOMEBODY = User("somebody", GROUPS)
 DAEMON, TASK = "daemon", "task"
 SETTLE_S = 2400.0
 """Virtual seconds until every run must have ended: a timeout is 60 s, a silent watch 615 s, stopping a Job 180 s."""
+FAULT_S = 3.0
+"""How long a delayed request takes."""
 REQUESTS_AT_ONCE = 3000
 TERMINAL = ("Succeeded", "Failed")
 REASONS = {
@@ -206,7 +208,7 @@ class _Model:
 
     async def _with_operators(self, tasks: anyio.abc.TaskGroup) -> None:
         self.chaos.rules = [
-            Rule(fault, verb=verb, resource=resource, user=OPERATOR.name, p=chance, times=6, seconds=3,
+            Rule(fault, verb=verb, resource=resource, user=OPERATOR.name, p=chance, times=6, seconds=FAULT_S,
                  code=500 if fault is not Fault.ERROR else self.rng.choice((409, 500, 503)))
             for fault, verb, resource, chance in self.schedule.faults
         ]  # fmt: skip
@@ -220,6 +222,7 @@ class _Model:
             except (NotFound, AlreadyExists, Invalid):
                 continue  # it is there no more, or again, or must not change
         self.chaos.active = self.agents.faulty = False
+        await anyio.sleep(FAULT_S)  # what is delayed arrives yet, and may hold up an end that comes before it
         await self._restore()
         await self._settled(tasks)
 

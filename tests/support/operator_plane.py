@@ -19,7 +19,7 @@ from agentops.api.crds import crds
 from agentops.api.kinds import AGENT, AGENT_RUN, PROVIDER
 from agentops.api.runs import RunRecord, RunState
 from agentops.kube.client import ApiClient
-from agentops.kube.errors import NotFound
+from agentops.kube.errors import NotFound, TransportError
 from agentops.kube.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, CRD, EVENTS_V1, POD, ROLE, ROLE_BINDING
 from agentops.kube.kinds import NAMESPACE as NAMESPACE_KIND
 from agentops.kube.transport import Query, Response, Transport
@@ -37,8 +37,8 @@ class WriteLog:
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
         self.writes: list[str] = []
-        self.fail: Callable[[str, str], bool] | None = None
-        """Called with method and path; true loses the answer of a request that was carried out."""
+        self.lose: Callable[[str, bytes], str] = lambda path, body: ""
+        """Called with path and body of every write: which part of it gets lost, the `request`, the `answer` or none."""
 
     async def request(
         self,
@@ -50,9 +50,16 @@ class WriteLog:
         body: bytes | None = None,
         timeout_s: float | None = 30.0,
     ) -> Response:
+        lost = ""
         if method != "GET" and "/events" not in path:
             self.writes.append(f"{method} {path}")
-        return await self._inner.request(method, path, query=query, headers=headers, body=body, timeout_s=timeout_s)
+            lost = self.lose(path, body or b"")
+        if lost == "request":
+            raise TransportError(f"{method} {path}: connection reset")
+        answer = await self._inner.request(method, path, query=query, headers=headers, body=body, timeout_s=timeout_s)
+        if lost == "answer":
+            raise TransportError(f"{method} {path}: no answer")
+        return answer
 
     def stream(self, method: str, path: str, **options: Any) -> Any:
         return self._inner.stream(method, path, **options)

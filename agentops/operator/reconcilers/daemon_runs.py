@@ -6,7 +6,8 @@ Expected flow
 
 Guarantees
     The pod is written before the prompt leaves, so after a restart the run is followed, never sent
-    again. A record that is not there, or a pod that is gone, ends the run as Lost.
+    again. A record that is not there, or a pod that is gone, ends the run as Lost; but not when it was
+    this process that wrote the pod down, was not answered, and so has sent nothing.
 
 Caveats
     A pod that answers 429 or 503, or cannot be dialled, has certainly not taken the prompt: the run
@@ -67,11 +68,15 @@ class DaemonRuns:
         self._client_for = client_for
         self._retries: dict[str, tuple[int, float]] = {}
         """By run uid: how often a pod did not take it, and when (boot time, seconds) it may be tried again."""
+        self._unsent: dict[str, str] = {}
+        """By run uid: the uid of a pod that may stand in its status though this process knows that it has nothing."""
 
     async def advance(self, work: RunWork, agent: Agent) -> RunResult | Result | None:
         if not work.dispatched:
             return await self._dispatch(work, agent)
         pod = await self._pod(work)
+        if self._unsent.get(work.uid) == work.run.status.pod_uid:
+            return await self._send_at_last(work, agent, pod)
         seen = self._observe(work, pod)
         if seen.state is State.ENDED and seen.record is not None:
             return from_record(seen.record)
@@ -143,19 +148,33 @@ class DaemonRuns:
             startTime=work.stamp(),
             model=agent.spec.model,
         )
+        self._unsent[work.uid] = pod["metadata"]["uid"]
         await work.save(self._client)
+        return self._send(work, agent, pod)
+
+    def _send(self, work: RunWork, agent: Agent, pod: Mapping[str, Any]) -> Result:
+        self._unsent.pop(work.uid, None)
         self._follower.dispatch(self._target(work, pod), work.run.spec.prompt, _headers(work))
         return Result(requeue_after=max(0.1, work.left_s(agent)))
+
+    async def _send_at_last(self, work: RunWork, agent: Agent, pod: Mapping[str, Any] | None) -> Result:
+        """A write of the status was not answered, and was carried out, or not: the pod stands there and has nothing."""
+        wait_s = self._retries.get(work.uid, (0, 0.0))[1] - self._clock.boottime()
+        if pod is None:
+            return await self._give_back(work, f"pod {work.run.status.pod_name} went before it was sent the run")
+        return Result(requeue_after=wait_s) if wait_s > 0 else self._send(work, agent, pod)
 
     async def _give_back(self, work: RunWork, message: str) -> Result:
         """Nothing was started: take the pod back out of the status and try again later."""
         self._follower.forget(work.uid)
+        self._unsent[work.uid] = work.run.status.pod_uid or ""
         count = self._retries.get(work.uid, (0, 0.0))[0]
         wait_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2**count)
         self._retries[work.uid] = (count + 1, self._clock.boottime() + wait_s)
         work.draft.set(phase=RunPhase.QUEUED.value, podName=None, podUID=None, startTime=None)
         work.draft.condition(ConditionType.AGENT_READY, False, Reason.AGENT_BUSY, message)
         await work.save(self._client)
+        del self._unsent[work.uid]
         await work.release(self._client)
         return Result(requeue_after=wait_s)
 
@@ -213,6 +232,7 @@ class DaemonRuns:
     def _forget(self, work: RunWork) -> None:
         self._follower.forget(work.uid)
         self._retries.pop(work.uid, None)
+        self._unsent.pop(work.uid, None)
 
 
 def _headers(work: RunWork) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,57 @@ async def test_a_busy_pod_keeps_the_run_queued(daemon: OperatorPlane) -> None:
     daemon.runtime.busy = False
     await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
     assert daemon.runtime.prompts == ["hello-run"]
+
+
+def once(part: str, path: str, holds: Callable[[bytes], bool]) -> Callable[[str, bytes], str]:
+    """For `WriteLog.lose`: a part of the first write to `path` whose body `holds`."""
+    left = [part]
+    return lambda to, body: left.pop() if left and to.endswith(path) and holds(body) else ""
+
+
+async def test_a_run_is_sent_though_nobody_answered_that_its_pod_was_written_down(daemon: OperatorPlane) -> None:
+    daemon.log.lose = once("answer", "/agentruns/hello-run/status", lambda body: b'"podUID":"' in body)
+    await daemon.create(run_object())
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    assert daemon.runtime.prompts == ["hello-run"]
+    daemon.runtime.finish("hello-run", "Hello.")
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Succeeded"))
+
+
+@pytest.mark.parametrize("part", ["request", "answer"])
+async def test_a_run_that_a_busy_pod_refused_is_not_lost_when_giving_it_back_is_not_answered(
+    daemon: OperatorPlane, part: str
+) -> None:
+    daemon.runtime.busy = True
+    daemon.log.lose = once(part, "/agentruns/hello-run/status", lambda body: b'"podUID":null' in body)
+    await daemon.create(run_object())
+    await daemon.until(AGENT_RUN, "hello-run", has("AgentReady", "False", "AgentBusy"))
+    daemon.runtime.busy = False
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    assert daemon.runtime.prompts == ["hello-run"]
+
+
+async def test_a_run_that_a_pod_refused_goes_to_the_next_one_when_its_pod_goes(daemon: OperatorPlane) -> None:
+    given_back = anyio.Event()
+
+    def lose(path: str, body: bytes) -> str:
+        if given_back.is_set() or b'"podUID":null' not in body:
+            return ""
+        given_back.set()
+        return "request"
+
+    daemon.runtime.busy = True
+    daemon.log.lose = lose
+    await daemon.create(run_object())
+    await given_back.wait()
+    [pod] = await daemon.pods("runtime")
+    await daemon.client.delete(POD, pod["metadata"]["name"], NAMESPACE, grace_s=0)
+    await daemon.until(AGENT_RUN, "hello-run", has("AgentReady", "False"))
+    daemon.runtime.busy = False
+    await daemon.start_daemon()
+    running = await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    assert daemon.runtime.prompts == ["hello-run"]
+    assert running["status"]["podName"] != pod["metadata"]["name"]
 
 
 async def test_a_restarted_operator_follows_and_never_sends_again(bare: OperatorPlane) -> None:

@@ -109,3 +109,23 @@ def test_an_agent_does_not_go_round_in_circles_over_an_object_that_only_its_cach
     actions = tuple(Action(*action) for action in zip(what.split(), which, waits_s, strict=True))
     faults = ((Fault.SPLIT, "patch", "agents", 0.05), (Fault.TRUNCATE, "list", "pods", 0.05))
     run_schedule(Schedule(seed=4195568, policy="queue", max_runs=1, actions=actions, faults=faults, agents_fail=True))
+
+
+def test_a_run_is_not_lost_when_only_the_answer_to_the_write_of_its_pod_is() -> None:
+    what, which = "create create cut-watches delete", (4, 95, 44, 32)
+    actions = tuple(Action(*action) for action in zip(what.split(), which, (3.0, 3.0, 20.0, 20.0), strict=True))
+    faults = (
+        (Fault.RESET_BEFORE, "get", "pods", 0.05),
+        (Fault.HALF_OPEN, "patch", "agentruns", 0.05),
+        (Fault.HALF_OPEN, "create", "agents", 1.0),
+    )
+    run_schedule(Schedule(1183158, "replace", 2, actions, faults, agents_fail=False))
+
+
+def test_an_operator_may_finish_the_request_that_a_fault_still_delays() -> None:
+    what, which = (
+        "edit-label drop-provider forget-agent forget-agent forget-agent forget-agent",
+        (81, 65, 52, 52, 52, 52),
+    )
+    actions = tuple(Action(*action) for action in zip(what.split(), which, (0.05, *[0.0] * 5), strict=True))
+    run_schedule(Schedule(18379, "queue", 3, actions, ((Fault.DELAY, "*", "*", 0.05),), agents_fail=False))
