@@ -117,6 +117,18 @@ class Widgets:
             await self._changed.wait()
         return time.monotonic() - started
 
+    async def by_hand_s(self, key: tuple[str, str], value: str) -> float:
+        """`latency_s` when nobody reconciles: the server's share, three requests one after the other."""
+        namespace, name = key
+        started = time.monotonic()
+        generation = await self.change(key, value)
+        await self.client.patch(CONFIG_MAP, name, {"data": {"value": value}}, namespace)
+        status = {"status": {"observedGeneration": generation, "phase": "Ready"}}
+        await self.client.patch(WIDGET, name, status, namespace, subresource="status")
+        while self._settled.get(key, 0) < generation:
+            await self._changed.wait()
+        return time.monotonic() - started
+
     async def all_settled(self, *, timeout_s: float, contender: Child | None = None) -> None:
         """Until every Widget's status is Ready of its newest generation. Raises TimeoutError and RuntimeError."""
         deadline = time.monotonic() + timeout_s

@@ -32,6 +32,7 @@ METRICS = {
     "burst_cpu_s": "burst, CPU s",
     "latency_p50_ms": "patch to status p50, ms",
     "latency_p99_ms": "patch to status p99, ms",
+    "by_hand_p50_ms": "the same three requests without a controller, p50, ms",
     "idle_cpu_percent": "idle, % of a core",
     "rss_mib": "resident, MiB",
     "peak_rss_mib": "resident at most, MiB",
@@ -92,6 +93,8 @@ async def turn(
             found["rss_mib"] = child.rss_bytes() / 2**20
             found["peak_rss_mib"] = child.peak_rss_bytes() / 2**20
             found["wrong"] = await widgets.wrong()
+        alone = [await widgets.by_hand_s(rng.choice(widgets.names), f"h{number}") for number in range(samples)]
+        found["by_hand_p50_ms"] = percentile(alone, 50) * 1000
         if clean:
             await widgets.clean()
     return found
