@@ -59,6 +59,7 @@ class WorkQueue(Generic[T]):
         self._dirty: dict[T, float] = {}  # item -> when it was added
         self._processing: dict[T, float] = {}  # item -> when it was taken
         self._parked: deque[anyio.Event] = deque()
+        self._waking = False  # a worker was woken and has not come yet; it wakes the next one if there is more to do
         self._quiet: list[anyio.Event] = []
         self._shut_down = False
         self._thread: int | None = None  # of the workers, once there are any
@@ -91,11 +92,15 @@ class WorkQueue(Generic[T]):
                 await parked.wait()
             except BaseException:
                 if parked.is_set():
+                    self._waking = False
                     self._wake()  # the wake-up came with the cancellation: pass it on, the item is still queued
                 else:
                     self._parked.remove(parked)
                 raise
-        return self._take()
+            self._waking = False
+        taken = self._take()
+        self._wake()
+        return taken
 
     def done(self, item: T) -> None:
         """Say that the work on `item` ended; it is ready again if it was added meanwhile."""
@@ -179,7 +184,8 @@ class WorkQueue(Generic[T]):
         self._wake()
 
     def _wake(self) -> None:
-        if self._parked and (self._takeable() or self._shut_down):
+        if self._parked and not self._waking and (self._takeable() or self._shut_down):
+            self._waking = True
             self._parked.popleft().set()
 
     def _wake_all(self) -> None:

@@ -48,6 +48,35 @@ async def test_an_item_wakes_one_of_those_that_wait(queue):
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("sort", [WorkQueue, PriorityQueue])
+@pytest.mark.guarantee("WQ2")
+async def test_of_many_items_at_once_each_worker_that_waits_wakes_the_next_one(sort, clock):
+    """Sixteen workers woken for what one of them does in passing cost more than the work."""
+    queue, working, gate = sort(clock=clock), [], anyio.Event()
+
+    async def worker():
+        while True:
+            item = await queue.get()
+            working.append(item)
+            await gate.wait()
+            queue.done(item)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(worker)
+        await anyio.wait_all_tasks_blocked()
+        for item in range(10):
+            queue.add(item)
+        assert len(queue._parked) == 3
+        await anyio.wait_all_tasks_blocked()
+        assert working == [0, 1, 2, 3]
+        gate.set()
+        await anyio.wait_all_tasks_blocked()
+        assert sorted(working) == list(range(10))
+        assert len(queue._parked) == 4
+        tasks.cancel_scope.cancel()
+
+
 @pytest.mark.guarantee("WQ4", "WQ5", "WQ8", "WQ10")
 async def test_adds_during_processing_are_one_more_round_at_the_tail(queue):
     queue.add("a")
