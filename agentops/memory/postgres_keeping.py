@@ -162,6 +162,13 @@ async def prune(c: asyncpg.Connection, retention: Retention, project: str, now: 
     return Pruned(expired=expired, over_limit=over, purged=purged)
 
 
+_TO_LAST_ID = (
+    "SELECT setval(ids, greatest((SELECT coalesce(max(id), 1) FROM observations), nextval(ids))) "
+    "FROM (SELECT pg_get_serial_sequence('observations', 'id')::regclass AS ids) AS found"
+)
+"""Tells the sequence of the ids that were imported."""
+
+
 async def import_records(
     c: asyncpg.Connection, records: Sequence[dict[str, Any]], reader: str, first: int, now: int
 ) -> Imported:
@@ -173,10 +180,7 @@ async def import_records(
             raise InvalidRequest([f"record {number}: {error}"]) from error
         added = await (_session(c, row) if isinstance(row, Session) else _observation(c, row, record.get("uuid"), now))
         counts[str(record["kind"]) if added else "skipped"] += 1
-    await c.execute(
-        "SELECT setval(ids, greatest((SELECT coalesce(max(id), 1) FROM observations), nextval(ids))) "
-        "FROM (SELECT pg_get_serial_sequence('observations', 'id')::regclass AS ids) AS found"
-    )
+    await c.execute(_TO_LAST_ID)
     return Imported(
         imported_sessions=counts["session"], imported_observations=counts["observation"], skipped=counts["skipped"]
     )
@@ -217,7 +221,6 @@ async def _observation(c: asyncpg.Connection, row: Observation, identity: object
         identity = rows.derived_uuid(row, digest)
     if await c.fetchval("SELECT 1 FROM observations WHERE uuid = $1", identity):
         return False
-    taken = await c.fetchval("SELECT 1 FROM observations WHERE id = $1", row.id)
     await ensure_session(c, row.session_id, row.project, created, "")
     values = Values()
     places = ", ".join(
@@ -229,11 +232,17 @@ async def _observation(c: asyncpg.Connection, row: Observation, identity: object
             created, rows.maybe_millis(row.updated_at) or created, identity,
         )
     )  # fmt: skip
-    place = "DEFAULT" if taken else values.add(row.id)
     words = vector(*(values.add(value) for value in vector_values(row.title, row.topic_key, row.tags, row.content)))
-    done = await c.execute(
-        f"INSERT INTO observations ({OBSERVATION.removeprefix('id, ')}, uuid, id, words) "
-        f"VALUES ({places}, {place}, {words}) ON CONFLICT DO NOTHING",
-        *values,
+    insert = (
+        f"INSERT INTO observations ({OBSERVATION.removeprefix('id, ')}, uuid, words, id) "
+        f"VALUES ({places}, {words}, ${len(values) + 1}) ON CONFLICT DO NOTHING"
     )
-    return count(done) > 0
+    place = row.id
+    while True:  # another writer may take the id between the look and the insert
+        if await c.fetchval("SELECT 1 FROM observations WHERE id = $1", place):
+            await c.execute(_TO_LAST_ID)
+            place = await c.fetchval("SELECT nextval(pg_get_serial_sequence('observations', 'id'))")
+        elif count(await c.execute(insert, *values, place)):
+            return True
+        elif not await c.fetchval("SELECT 1 FROM observations WHERE id = $1", place):
+            return False  # it is there already, by its uuid or topic

@@ -73,6 +73,17 @@ async def test_a_read_only_server_is_unavailable_until_it_is_not(postgres: str) 
         assert (await store.save(note("after"))).action == "created"
 
 
+async def test_an_imported_row_whose_id_is_taken_gets_one_that_no_row_of_the_import_has(postgres: str) -> None:
+    async with open_postgres_store(postgres) as store:
+        await store.save(note("here before"))
+        row = {"kind": "observation", "session_id": "s", "type": "t", "title": "t", "project": "shop"}
+        rows = [row | {"id": n, "uuid": f"u{n}", "content": f"c{n}"} for n in (5, 4, 3, 2, 1)]
+        done = await store.import_records(rows)
+        assert (done.imported_observations, done.skipped) == (5, 0)
+        assert (await store.stats("")).total_observations == 6
+        assert (await store.save(note("here after"))).action == "created"
+
+
 async def test_writers_that_meet_an_import_of_the_same_ids_and_topics_wait_for_it(postgres: str) -> None:
     async with open_postgres_store(postgres) as store:
         row = {"kind": "observation", "session_id": "s", "type": "t", "title": "t", "project": "shop"}
