@@ -68,6 +68,8 @@ def operator(
             run_ttl_s = int(parse_duration(run_ttl))
         except ValueError as error:
             raise UsageError(f"--run-ttl: {error}") from error
+        if explain and metrics_bind_address in ("", "0"):
+            raise UsageError("--explain: it is served beside /metrics; give --metrics-bind-address an address")
         if run_ttl_s < 0:
             raise UsageError(f"--run-ttl: {run_ttl!r} is negative; write a duration such as 168h")
         if otel_endpoint:

@@ -41,7 +41,7 @@ from agentops.controller.rate_limiters import RateLimiter
 from agentops.controller.rate_limiting_queue import RateLimitingQueue
 from agentops.controller.reconcile import Reconciler, Request, Result
 from agentops.controller.source import LOW_PRIORITY, Enqueue, Source
-from agentops.controller.triggers import Trigger, TriggerLog, trigger_of
+from agentops.controller.triggers import TriggerLog, trigger_of
 from agentops.controller.workqueue import QueueShutDown, QueueStatistics
 from agentops.kube.errors import KubeError
 from agentops.telemetry.logging import bind, get_logger
@@ -286,7 +286,7 @@ class Controller:
         self.queue.forget(request)
         if result.requeue_after is not None and result.requeue_after > 0:
             again = priority if result.priority is None else result.priority
-            self._note(request, "requeue_after", again, result.requeue_after)
+            self._note(request, "requeue_after", again, after_s=result.requeue_after)
             self.queue.add_after(request, result.requeue_after, again)
             return "requeue_after"
         return "success"
@@ -320,8 +320,9 @@ class Controller:
             log.error("reconcile.failed", error=describe(error), terminal=True)
         elif again is not None:
             log.warning("reconcile.failed", error=describe(error), retry_after_s=again.seconds)
-            self._note(request, "retry after", priority, again.seconds)
-            self.queue.add_after(request, again.seconds, priority if again.priority is None else again.priority)
+            priority = priority if again.priority is None else again.priority
+            self._note(request, "retry after", priority, after_s=again.seconds)
+            self.queue.add_after(request, again.seconds, priority)
         else:
             expected = isinstance(error, ControllerError | KubeError | TimeoutError)
             write = log.warning if expected else log.exception
@@ -341,14 +342,14 @@ class Controller:
         self.queue.add(request, priority)
 
     def _enqueue_noted(self, by: str, request: Request, priority: int, event: ObjectEvent | None = None) -> None:
-        assert self.triggers is not None
-        self.triggers.add(request, trigger_of(self._clock.now(), by, priority, event))
+        self._note(request, by, priority, event)
         self.queue.add(request, priority)
 
-    def _note(self, request: Request, by: str, priority: int = 0, after_s: float = 0.0) -> None:
-        """What the controller itself puts into the queue."""
+    def _note(
+        self, request: Request, by: str, priority: int = 0, event: ObjectEvent | None = None, *, after_s: float = 0.0
+    ) -> None:
         if self.triggers is not None:
-            self.triggers.add(request, Trigger(self._clock.now(), by, priority, after_s=after_s))
+            self.triggers.add(request, trigger_of(self._clock.now(), by, priority, event, after_s))
 
     async def _wait_for_sync(self) -> None:
         deadline = anyio.current_time() + self.options.cache_sync_timeout_s  # they all started just now

@@ -34,10 +34,10 @@ class Trigger:
     after_s: float = 0.0
 
 
-def trigger_of(at: datetime, by: str, priority: int, event: ObjectEvent | None) -> Trigger:
-    """The trigger that an event is; None where a source has none to show."""
+def trigger_of(at: datetime, by: str, priority: int, event: ObjectEvent | None, after_s: float = 0.0) -> Trigger:
+    """The trigger that an event is; None where there is none to show, as of what the controller does itself."""
     if event is None:
-        return Trigger(at, by, priority)
+        return Trigger(at, by, priority, after_s=after_s)
     sort = "initial " if event.initial else "resync " if event.resync else ""
     namespace, name = event.entry.key
     return Trigger(at, by, priority, sort + event.type, namespace, name, event.entry.meta.resource_version)

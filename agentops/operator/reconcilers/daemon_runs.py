@@ -129,7 +129,7 @@ class DaemonRuns:
     # dispatch
 
     async def _dispatch(self, work: RunWork, agent: Agent) -> RunResult | Result | None:
-        wait_s = self._retries.get(work.uid, (0, 0.0))[1] - self._clock.boottime()
+        wait_s = self._wait_s(work)
         if wait_s > 0:
             return Result(requeue_after=wait_s)
         name, namespace = agent.metadata.name, agent.metadata.namespace
@@ -159,10 +159,14 @@ class DaemonRuns:
 
     async def _send_at_last(self, work: RunWork, agent: Agent, pod: Mapping[str, Any] | None) -> Result:
         """A write of the status was not answered, and was carried out, or not: the pod stands there and has nothing."""
-        wait_s = self._retries.get(work.uid, (0, 0.0))[1] - self._clock.boottime()
         if pod is None:
             return await self._give_back(work, f"pod {work.run.status.pod_name} went before it was sent the run")
+        wait_s = self._wait_s(work)
         return Result(requeue_after=wait_s) if wait_s > 0 else self._send(work, agent, pod)
+
+    def _wait_s(self, work: RunWork) -> float:
+        """Seconds until a run that a pod did not take may be tried again; negative when it may."""
+        return self._retries.get(work.uid, (0, 0.0))[1] - self._clock.boottime()
 
     async def _give_back(self, work: RunWork, message: str) -> Result:
         """Nothing was started: take the pod back out of the status and try again later."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import httpx2
 import pytest
 from support.roles import Role
 
@@ -16,6 +17,7 @@ from support.roles import Role
         (["--watch-namespaces", "agents,Not_One"], "agentops: --watch-namespaces: 'Not_One' is not a namespace"),
         (["--run-ttl", "soon"], "agentops: --run-ttl: 'soon' is not a duration"),
         (["--run-ttl", "-1h"], "agentops: --run-ttl: '-1h' is negative"),
+        (["--explain", "--metrics-bind-address", "0"], "agentops: --explain: it is served beside /metrics"),
     ],
 )
 def test_a_bad_flag_ends_the_operator_with_one_line_and_code_2(arguments: list[str], line: str) -> None:
@@ -56,3 +58,17 @@ def test_sigterm_ends_an_operator_that_cannot_reach_its_api_server(tmp_path: Pat
     with Role("operator", *arguments) as role:
         role.ready("operator.starting")
         assert role.stop() == 0
+
+
+@pytest.mark.parametrize("explain", [True, False])
+def test_why_objects_were_reconciled_is_shown_when_asked_for(tmp_path: Path, explain: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = ["--kubeconfig", kubeconfig(tmp_path / "config", "http://127.0.0.1:9"), *["--explain"] * explain]
+    addresses = ["--metrics-bind-address", f"127.0.0.1:{port}", "--health-probe-bind-address", "0"]
+    with Role("operator", *arguments, *addresses) as role:
+        role.ready("reflector.failed")  # its servers answer before its caches are filled
+        answer = httpx2.get(f"http://127.0.0.1:{port}/debug/queue", trust_env=False)
+        assert answer.status_code == (200 if explain else 404)
+        if explain:
+            assert {"agent", "agentrun", "provider"} <= {each["name"] for each in answer.json()["controllers"]}

@@ -8,6 +8,7 @@ from support.scripted_transport import Feed, listing, pod
 
 from agentops.controller import Builder, EnqueueMapped, FuncSource, Manager, ManagerOptions, Request, Result, triggers
 from agentops.controller.debugqueue import queue_route
+from agentops.controller.errors import RetryAfter
 from agentops.kube.kinds import CONFIG_MAP, POD
 
 pytestmark = pytest.mark.anyio
@@ -118,6 +119,19 @@ async def test_key_shows_what_the_controller_did_itself(transport, clock, rng):
         world.controller.enqueue(Request("default", "a"))
         await anyio.sleep(1)
         assert (await world.key())["triggers"][-1]["by"] == "enqueue"
+
+    await world.run(during)
+
+
+async def test_retry_that_is_asked_for_shows_when_and_at_which_priority(transport, clock, rng):
+    def answer(request):
+        raise RetryAfter(30, priority=5)
+
+    world = World(transport, clock, rng, answer)
+
+    async def during():
+        last = (await world.key())["triggers"][-1]
+        assert (last["by"], last["afterSeconds"], last["priority"]) == ("retry after", 30, 5)
 
     await world.run(during)
 
