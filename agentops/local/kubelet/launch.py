@@ -151,10 +151,10 @@ def _keep(libc: ctypes.CDLL, plan: Plan) -> None:
     if child == 0:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         return
-    code: int | None = None
+    over = False
 
     def end(*_: object) -> None:
-        if code is None:
+        if not over:
             os.kill(child, signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, end)
@@ -163,10 +163,14 @@ def _keep(libc: ctypes.CDLL, plan: Plan) -> None:
         os.kill(child, signal.SIGKILL)
     for fd in (0, 1, 2, plan.channel):
         os.close(fd)
-    while code is None:
-        pid, status = os.wait()
-        if pid == child:
-            code = os.waitstatus_to_exitcode(status)
+    status = 0
+    while not over:
+        # Looked at before it is collected: a SIGTERM in between still finds a process to kill, or is not needed.
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        over = ended.si_pid == child
+        _, status = os.waitpid(ended.si_pid, 0)
+    code = os.waitstatus_to_exitcode(status)
     give_up = time.monotonic() + _KEEP_S
     try:
         while time.monotonic() < give_up:

@@ -14,13 +14,28 @@ import anyio
 import pytest
 from support.kubelet import processes_with
 
-from agentops.local.kubelet import strays
+from agentops.local.kubelet import launch, strays
 from agentops.local.kubelet.errors import StartError
 from agentops.local.kubelet.exec import ExecSession, run_command
 from agentops.local.kubelet.process import ProcessTable
 from agentops.local.kubelet.starting import Command
 
 pytestmark = pytest.mark.anyio
+
+
+_LAUNCHER = """
+import os, runpy, signal
+
+def asked_to_end(collect):
+    def collected(*args):
+        found = collect(*args)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return found
+    return collected
+
+os.wait, os.waitpid = asked_to_end(os.wait), asked_to_end(os.waitpid)
+runpy.run_path({launcher!r}, run_name="__main__")
+"""
 
 
 def shell(tmp_path: Path, script: str, **env: str) -> Command:
@@ -130,6 +145,19 @@ async def test_what_hides_session_parent_and_environment_ends_with_its_container
     )
     await output_of(process)
     assert processes_with("sleep\x00318") == []
+
+
+async def test_a_container_asked_to_end_as_its_program_is_collected_has_the_programs_exit_code(
+    processes: ProcessTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `kill_tree` ends the program first and its keeper after it, which may have seen the end by then.
+    launcher = tmp_path / "launch.py"
+    launcher.write_text(_LAUNCHER.format(launcher=launch.__file__))
+    monkeypatch.setattr(launch, "__file__", str(launcher))
+    pidfile = tmp_path / "pods/u/containers/c/pid.json"
+    process = await processes.spawn(shell(tmp_path, "exit 3"), root=root(tmp_path), pidfile=pidfile)
+    await output_of(process)
+    assert await process.wait() == 3
 
 
 async def test_a_container_that_is_killed_takes_all_it_started_along(processes: ProcessTable, tmp_path: Path) -> None:
