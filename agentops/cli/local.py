@@ -55,6 +55,13 @@ def local() -> None:
     "auto takes the best that works here.",
 )
 @click.option(
+    "--max-pods",
+    type=click.IntRange(min=1),
+    default=110,
+    show_default=True,
+    help="How many pods run at a time; more stay Pending, as on a node of a cluster.",
+)
+@click.option(
     "--backoff-scale",
     type=click.FloatRange(min=0.001),
     default=1.0,
@@ -88,6 +95,7 @@ def up(
     audit_log: Path | None,
     pod_env: tuple[str, ...],
     isolation: Isolation,
+    max_pods: int,
     backoff_scale: float,
     chaos: str | None,
     log_format: str | None,
@@ -123,6 +131,7 @@ def up(
             audit_log=audit_log.absolute() if audit_log else None,
             pod_env=environment,
             isolation=isolation,
+            max_pods=max_pods,
             backoff_scale=backoff_scale,
             chaos=chaos or "",
         )

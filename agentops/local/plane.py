@@ -78,6 +78,8 @@ class PlaneOptions:
     """Faults of the API server, as in docs/chaos.md; they begin when the plane is ready."""
     stop_grace_s: float = 5.0
     """How long pods may take to end when the plane stops, at most."""
+    max_pods: int = 110
+    """That run at a time; more wait, as on a node of a cluster."""
 
 
 @frozen(slots=True)
@@ -224,6 +226,7 @@ class Plane:
                 pod_cidr=ranges.pods,
                 backoff_scale=self.options.backoff_scale,
                 stop_grace_s=self.options.stop_grace_s,
+                max_pods=self.options.max_pods,
             ),
             isolation=isolation,
         )

@@ -34,7 +34,7 @@ from agentops.local.kubelet.hosts import HostsFiles
 from agentops.local.kubelet.images import DEFAULT_IMAGES, ImageMap
 from agentops.local.kubelet.isolation import Chosen
 from agentops.local.kubelet.logs import parse_nano, read_log
-from agentops.local.kubelet.node import NodeReporter, capacity
+from agentops.local.kubelet.node import MAX_PODS, NodeReporter, capacity
 from agentops.local.kubelet.pod_host import PodHost
 from agentops.local.kubelet.pod_worker import PodWorker
 from agentops.local.kubelet.prefix import PrefixSandbox
@@ -71,6 +71,8 @@ class KubeletOptions:
     """Multiplies crash loop and image delays; tests use small ones."""
     stop_grace_s: float = 5.0
     """Between SIGTERM and SIGKILL when the plane stops; a pod's own grace applies to its deletion."""
+    max_pods: int = MAX_PODS
+    """That the node takes at a time; more wait."""
 
 
 class Kubelet:
@@ -85,7 +87,9 @@ class Kubelet:
         state_dir = options.state_dir.absolute()
         self._pods_dir = state_dir / "pods"
         self._processes = ProcessTable(self._pods_dir, clock)
-        self._node = NodeReporter(manager.client, clock, options.node_name, isolation, options.host_ip)
+        state_dir.mkdir(parents=True, exist_ok=True)
+        has = capacity(state_dir, options.max_pods)
+        self._node = NodeReporter(manager.client, clock, options.node_name, isolation, options.host_ip, has)
         files = HostsFiles(state_dir / "resolve")
         self._network = ServiceNetwork(manager, files)
         self._scheduler = Scheduler(manager, options.node_name)
@@ -102,7 +106,7 @@ class Kubelet:
             host_ip=options.host_ip,
             api_address=(options.api_host, options.api_port),
             pod_env=options.pod_env,
-            allocatable=capacity(),
+            allocatable=has,
             backoff_scale=options.backoff_scale,
             stop_grace_s=options.stop_grace_s,
         )

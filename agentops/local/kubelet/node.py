@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from agentops._version import __version__
@@ -29,13 +30,20 @@ HEARTBEAT_S = 10.0
 _LEASE_S = 40
 _STATUS_S = 300.0
 _RETRY_S = 1.0
-_MAX_PODS = "110"
+MAX_PODS = 110
+"""Of one node, as a kubelet has it if nobody says otherwise."""
 
 
-def capacity() -> dict[str, str]:
-    """What this machine has, as quantities."""
+def capacity(state_dir: Path, max_pods: int) -> dict[str, str]:
+    """What this machine has, as quantities; pods write where `state_dir` is."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"cpu": str(os.cpu_count() or 1), "memory": f"{pages // 1024}Ki", "pods": _MAX_PODS}
+    disk = os.statvfs(state_dir)
+    return {
+        "cpu": str(os.cpu_count() or 1),
+        "memory": f"{pages // 1024}Ki",
+        "ephemeral-storage": f"{disk.f_blocks * disk.f_frsize // 1024}Ki",
+        "pods": str(max_pods),
+    }
 
 
 def node_object(name: str, tier: str) -> dict[str, Any]:
@@ -56,7 +64,9 @@ def node_object(name: str, tier: str) -> dict[str, Any]:
     }
 
 
-def node_status(name: str, tier: str, isolation: str, host_ip: str, now: str, before: Object) -> dict[str, Any]:
+def node_status(
+    name: str, tier: str, isolation: str, host_ip: str, has: Mapping[str, str], now: str, before: Object
+) -> dict[str, Any]:
     """The status; `isolation` says in words what the tier lacks. Conditions keep their last change from `before`."""
     isolated = tier != "prefix"
     reason = "Tier" + "".join(word.capitalize() for word in tier.split("-"))
@@ -69,8 +79,8 @@ def node_status(name: str, tier: str, isolation: str, host_ip: str, now: str, be
     ]
     known = {c["type"]: c for c in before.get("conditions") or ()}
     return {
-        "capacity": capacity(),
-        "allocatable": capacity(),
+        "capacity": dict(has),
+        "allocatable": dict(has),
         "addresses": [{"type": "InternalIP", "address": host_ip}, {"type": "Hostname", "address": name}],
         "nodeInfo": {
             "machineID": "",
@@ -103,13 +113,16 @@ def _condition(kind: str, status: str, reason: str, message: str, before: Object
 class NodeReporter:
     """Registers the node, then keeps its lease and, more rarely, its status fresh."""
 
-    def __init__(self, client: Client, clock: Clock, name: str, isolation: Chosen, host_ip: str) -> None:
+    def __init__(
+        self, client: Client, clock: Clock, name: str, isolation: Chosen, host_ip: str, has: Mapping[str, str]
+    ) -> None:
         self._api = client.live
         self._clock = clock
         self._name = name
         self._tier = isolation.sandbox.tier
         self._isolation = "; ".join([*isolation.sandbox.caveats, *filter(None, [isolation.shortfall])])
         self._host_ip = host_ip
+        self._capacity = has
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -136,7 +149,9 @@ class NodeReporter:
         if labels.items() - (node["metadata"].get("labels") or {}).items():
             node = await self._api.patch(NODE, self._name, {"metadata": {"labels": labels}})
         now = rfc3339(self._clock.now())
-        status = node_status(self._name, self._tier, self._isolation, self._host_ip, now, node.get("status") or {})
+        status = node_status(
+            self._name, self._tier, self._isolation, self._host_ip, self._capacity, now, node.get("status") or {}
+        )
         await self._api.patch(NODE, self._name, {"status": status}, subresource="status")
 
     async def _renew(self) -> None:

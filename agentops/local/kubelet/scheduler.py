@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentops.controller import Builder, Client, EnqueueMapped, Manager, Request
+from agentops.controller.informer import ObjectEvent
 from agentops.controller.predicates import from_func
 from agentops.kube.errors import Conflict, NotFound
-from agentops.kube.kinds import NODE, POD, PVC, STORAGE_CLASS
+from agentops.kube.kinds import NAMESPACE, NODE, POD, PVC, STORAGE_CLASS
+from agentops.local.kubelet.fitting import Candidate, misfits, selects_namespaces
 from agentops.values.clock import Clock, rfc3339
 
 Object = Mapping[str, Any]
@@ -18,16 +20,20 @@ DEFAULT_SCHEDULER = "default-scheduler"
 _UNSCHEDULED = "unscheduled"
 """Index of waiting pods, by namespace and by `_ANYWHERE`."""
 _ANYWHERE = "*"
+_BOUND = "bound"
+"""Index of pods that take room, by node."""
 
 
 class Scheduler:
-    """Binds pods to the node. A pod that cannot go there is looked at again when the node or a claim changes."""
+    """Binds pods to the node. One that cannot go there is looked at again when the node, its room or a claim changes."""
 
     def __init__(self, manager: Manager, node_name: str) -> None:
         self._client: Client = manager.client
         self._clock: Clock = manager.clock
         self._node_name = node_name
         self._recorder = manager.recorder(DEFAULT_SCHEDULER)
+        self._assumed: dict[tuple[str, str], Object] = {}
+        """Bound by us, and not yet seen so by the cache: they take room nevertheless."""
 
         async def for_node(_: dict[str, Any]) -> list[Request]:
             return await self._unscheduled(_ANYWHERE)
@@ -37,33 +43,46 @@ class Scheduler:
 
         Builder(manager).named("scheduler").for_(POD, predicates=(from_func(_waits),)).watches(
             NODE, EnqueueMapped(for_node), predicates=(from_func(self._is_node),)
-        ).watches(PVC, EnqueueMapped(for_claim)).with_options(leader_only=False).build(self.reconcile)
+        ).watches(PVC, EnqueueMapped(for_claim)).watches(
+            POD, EnqueueMapped(for_node), predicates=(_changes_room,)
+        ).with_options(leader_only=False).build(self.reconcile)
         manager.cache.add_index(
             POD, _UNSCHEDULED, lambda pod: [pod["metadata"]["namespace"], _ANYWHERE] if _waits(pod) else []
         )
+        manager.cache.add_index(POD, _BOUND, lambda pod: [pod["spec"]["nodeName"]] if _takes_room(pod) else [])
 
     async def reconcile(self, request: Request) -> None:
         """Bind the pod when nothing stands in the way."""
         pod = await self._client.try_get(POD, request.name, request.namespace)
         if pod is None or not _waits(pod):
             return
-        blocker = await self._node_blocker(pod) or await self._claims_blocker(pod)
+        node = await self._client.try_get(NODE, self._node_name)
+        if node is not None and not (node.get("status") or {}).get("allocatable"):
+            return  # it has just come; its own event brings the pod back
+        blocker = await self._node_blocker(pod, node) or await self._claims_blocker(pod)
         if blocker:
             await self._report(pod, blocker)
         elif await self._claims_bound(pod):
             await self._bind(pod)
 
-    async def _node_blocker(self, pod: Object) -> str:
-        node = await self._client.try_get(NODE, self._node_name)
+    async def _node_blocker(self, pod: Object, node: Object | None) -> str:
         if node is None:
             return "no nodes available to schedule pods"
-        if (node.get("spec") or {}).get("unschedulable"):
-            return "0/1 nodes are available: 1 node(s) were unschedulable."
-        labels = node["metadata"].get("labels") or {}
-        wanted = pod["spec"].get("nodeSelector") or {}
-        if any(labels.get(key) != value for key, value in wanted.items()):
-            return "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
-        return ""
+        pods = await self._sharing()
+        namespaces: dict[str, Mapping[str, str]] = {}
+        if selects_namespaces([pod, *pods]):
+            for namespace in await self._client.list(NAMESPACE):
+                namespaces[namespace["metadata"]["name"]] = namespace["metadata"].get("labels") or {}
+        reasons = misfits(pod, Candidate(node, pods, namespaces))
+        return f"0/1 nodes are available: {', '.join(f'1 {reason}' for reason in reasons)}." if reasons else ""
+
+    async def _sharing(self) -> list[Object]:
+        for (namespace, name), pod in list(self._assumed.items()):
+            seen = await self._client.try_get(POD, name, namespace)
+            if seen is None or seen["metadata"]["uid"] != pod["metadata"]["uid"] or seen["spec"].get("nodeName"):
+                del self._assumed[namespace, name]
+        bound = await self._client.list(POD, index=(_BOUND, self._node_name), read_only=True)
+        return [*bound, *self._assumed.values()]
 
     async def _claims_blocker(self, pod: Object) -> str:
         for name in _claims(pod):
@@ -113,6 +132,7 @@ class Scheduler:
         except (NotFound, Conflict):
             # Deleted or bound meanwhile: its own event brings it back if there is still something to do.
             return
+        self._assumed[meta["namespace"], meta["name"]] = pod
         message = f"Successfully assigned {meta['namespace']}/{meta['name']} to {self._node_name}"
         self._recorder.event(pod, "Normal", "Scheduled", message, action="Binding")
 
@@ -137,7 +157,9 @@ class Scheduler:
             return
 
     async def _unscheduled(self, where: str) -> list[Request]:
-        return [Request.of(pod) for pod in await self._client.list(POD, index=(_UNSCHEDULED, where))]
+        waiting = await self._client.list(POD, index=(_UNSCHEDULED, where))
+        waiting.sort(key=lambda pod: (-(pod["spec"].get("priority") or 0), pod["metadata"]["creationTimestamp"]))
+        return [Request.of(pod) for pod in waiting]
 
     def _is_node(self, node: Object) -> bool:
         return bool(node["metadata"]["name"] == self._node_name)
@@ -151,6 +173,23 @@ def _waits(pod: Object) -> bool:
         and (spec.get("schedulerName") or DEFAULT_SCHEDULER) == DEFAULT_SCHEDULER
         and not spec.get("schedulingGates")
     )
+
+
+def _takes_room(pod: Object) -> bool:
+    phase = (pod.get("status") or {}).get("phase")
+    return bool(pod["spec"].get("nodeName")) and phase not in ("Succeeded", "Failed")
+
+
+def _changes_room(event: ObjectEvent) -> bool:
+    """Whether a pod came to a node, left it or changed its labels there: others may fit now."""
+    takes, old = _takes_room(event.object), event.old_object
+    if event.type != "update" or old is None:
+        return takes
+    return takes != _takes_room(old) or (takes and _labels(old) != _labels(event.object))
+
+
+def _labels(pod: Object) -> Mapping[str, str]:
+    return pod["metadata"].get("labels") or {}
 
 
 def _claims(pod: Object) -> list[str]:

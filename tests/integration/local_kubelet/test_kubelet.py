@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import anyio
@@ -175,6 +176,32 @@ async def test_a_pod_that_fits_nowhere_says_so_and_goes_when_the_node_allows_it(
         await plane.eventually(registered)
         await plane.client.patch(NODE, "local", {"metadata": {"labels": {"disk": "fast"}}})
         await in_phase(plane, "picky", "Running")
+
+
+async def test_pods_share_what_the_node_has_and_the_rest_wait_for_room(tmp_path: Path) -> None:
+    async with node(tmp_path) as (plane, _):
+        await plane.eventually(lambda: plane.client.get(NODE, "local"))
+        cores = os.cpu_count() or 1
+        half = {"resources": {"requests": {"cpu": f"{cores * 500}m"}}}
+        for name in "abc":
+            await plane.client.create(POD, a_pod(name, "sleep 60", container=half))
+
+        async def waiting() -> list[str]:
+            found = []
+            for pod in await plane.client.list(POD, "default"):
+                for condition in pod["status"].get("conditions") or ():
+                    if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                        assert condition["message"] == "0/1 nodes are available: 1 Insufficient cpu."
+                        found.append(pod["metadata"]["name"])
+            return found
+
+        await plane.eventually(waiting, timeout_s=20)
+        [left] = await waiting()
+        running = sorted(set("abc") - {left})
+        for name in running:
+            await in_phase(plane, name, "Running")
+        await plane.client.delete(POD, running[0], "default", grace_s=0)
+        await in_phase(plane, left, "Running")
 
 
 async def test_after_a_restart_of_the_plane_pods_go_on_by_their_restart_policy(tmp_path: Path) -> None:
