@@ -60,7 +60,7 @@ def validate_meta(obj: Object, resource: Resource, *, create: bool) -> list[Fiel
         problem = resource.strategy.check_name(name)
         if problem:
             out.append(errors.invalid_value("metadata.name", name, problem))
-    out += _labels(meta.get("labels") or {}, "metadata.labels")
+    out += validate_labels(meta.get("labels") or {}, "metadata.labels")
     total = 0
     for key, value in (meta.get("annotations") or {}).items():
         problem = qualified_name_problem(key.lower())
@@ -85,7 +85,7 @@ def validate_meta(obj: Object, resource: Resource, *, create: bool) -> list[Fiel
     return out
 
 
-def _labels(labels: dict[str, str], path: str) -> list[FieldError]:
+def validate_labels(labels: dict[str, str], path: str) -> list[FieldError]:
     out: list[FieldError] = []
     for key, value in labels.items():
         problem = qualified_name_problem(key)

@@ -34,6 +34,7 @@ ISOLATIONS: tuple[str, ...] = get_args(Isolation)
 
 _PROBE_S = 30.0
 _PROGRAM = "import agentops, attrs, sys; print('ready', flush=True); sys.stdin.read()"
+_READY = b"ready\n"
 _SETTINGS = {
     "user/max_user_namespaces": ("0", "sysctl user.max_user_namespaces=15000"),
     "kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),
@@ -139,9 +140,10 @@ async def _look_around(sandbox: Sandbox, processes: ProcessTable, pods: Path) ->
         pidfile=pods / "probe/containers/probe" / PIDFILE,
     )
     try:
-        told = await _first_line(process)
-        if told != b"ready\n":
-            return " ".join(told.decode("utf-8", "replace").split()) or "the first program ended"
+        told = await _told(process)
+        if told != _READY:
+            lines = told.decode("utf-8", "replace").strip().splitlines()
+            return " ".join(lines[-1].split()) if lines else "the first program ended"
         look = f"test -r /proc/1/stat && ! test -e {shlex.quote(str(pods))} && ! touch /x 2>/dev/null"
         command = sandbox.exec_command(box, ["sh", "-c", look], env, process.pid)
         code, text = await run_command(processes, command, sandbox.root(box))
@@ -151,14 +153,14 @@ async def _look_around(sandbox: Sandbox, processes: ProcessTable, pods: Path) ->
         process.close()
 
 
-async def _first_line(process: Process) -> bytes:
-    """Of its output, or all of it when it ends before."""
+async def _told(process: Process) -> bytes:
+    """That it is ready, or all of its output when it ends before."""
     told = bytearray()
     heard = anyio.Event()
 
     async def sink(_: str, data: bytes) -> None:
         told.extend(data)
-        if b"\n" in told:
+        if told == _READY:
             heard.set()
 
     async def listen() -> None:

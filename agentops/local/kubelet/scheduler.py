@@ -25,7 +25,7 @@ _BOUND = "bound"
 
 
 class Scheduler:
-    """Binds pods to the node. One that cannot go there is looked at again when the node, its room or a claim changes."""
+    """Binds pods to the node. One that cannot go there is looked at again when the node, its room or a claim change."""
 
     def __init__(self, manager: Manager, node_name: str) -> None:
         self._client: Client = manager.client

@@ -417,6 +417,13 @@ async def test_a_bwrap_that_is_there_and_does_not_work_is_not_taken(machine: Pat
     assert chosen.shortfall.startswith("bwrap does not work here (bwrap: setting up uid map: Permission denied); ")
 
 
+async def test_of_a_program_that_fails_within_the_last_line_is_the_reason(machine: Path, tmp_path: Path) -> None:
+    said = "printf 'Traceback (most recent call last):\\n  at x\\nImportError: no such module\\n' >&2; exit 1"
+    a_program(machine / "bwrap", said)
+    chosen = await choose("auto", tmp_path, SystemClock())
+    assert chosen.shortfall.startswith("bwrap does not work here (ImportError: no such module); ")
+
+
 async def test_a_state_dir_within_what_containers_see_is_hidden_from_them(sandbox: Any) -> None:
     inside = Path(sys.prefix) / f"state-{os.getpid()}"
     inside.mkdir()

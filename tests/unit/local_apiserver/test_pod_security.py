@@ -49,7 +49,10 @@ async def test_a_restricted_namespace_refuses_an_ordinary_pod_and_says_all_it_la
     [
         ({"hostNetwork": True}, "host namespaces (hostNetwork=true)"),
         ({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, 'hostPath volumes (volume "v")'),
-        ({"privileged": True}, 'privileged (container "main" must not set securityContext.privileged=true)'),
+        (
+            {"privileged": True, "allowPrivilegeEscalation": True},
+            'privileged (container "main" must not set securityContext.privileged=true)',
+        ),
         (
             {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}},
             'container "main" must not include "SYS_ADMIN" in securityContext.capabilities.add)',

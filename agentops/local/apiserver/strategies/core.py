@@ -16,6 +16,7 @@ from agentops.local.apiserver.strategies.base import (
     immutable,
     label_name,
 )
+from agentops.local.apiserver.strategies.placement import validate_label_selector
 
 Object = dict[str, Any]
 
@@ -437,6 +438,17 @@ class NetworkPolicyStrategy(Strategy):
         for rule in [*(spec.get("ingress") or ()), *(spec.get("egress") or ())]:
             for port in rule.get("ports") or ():
                 port.setdefault("protocol", "TCP")
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        spec = obj["spec"]
+        out = list(validate_label_selector(spec["podSelector"], "spec.podSelector"))
+        for rules, peers in (("ingress", "from"), ("egress", "to")):
+            for index, rule in enumerate(spec.get(rules) or ()):
+                for number, peer in enumerate(rule.get(peers) or ()):
+                    at = f"spec.{rules}[{index}].{peers}[{number}]"
+                    for selector in ("podSelector", "namespaceSelector"):
+                        out.extend(validate_label_selector(peer.get(selector), f"{at}.{selector}"))
+        return out
 
 
 class WebhookStrategy(Strategy):

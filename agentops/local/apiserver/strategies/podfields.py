@@ -1,17 +1,34 @@
-"""Checks of probes, lifecycle hooks and paths inside volumes: what a kubelet could not act on, or must not."""
+"""Checks of single fields of a pod: what a kubelet could not act on, or must not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.strategies.base import label_name
 
 Object = dict[str, Any]
 
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
 _MAX_GRACE_S = 2**31 - 1
+_MAX_ID = 2**31 - 1
+_POD_CHOICES = {
+    "dnsPolicy": ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
+    "preemptionPolicy": ("Never", "PreemptLowerPriority"),
+}
+_CONTAINER_CHOICES = {
+    "imagePullPolicy": ("Always", "IfNotPresent", "Never"),
+    "terminationMessagePolicy": ("FallbackToLogsOnError", "File"),
+}
+_PROTOCOLS = ("SCTP", "TCP", "UDP")
+_SECCOMP = ("Localhost", "RuntimeDefault", "Unconfined")
+_PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
+_PORT_NAME_TEXT = (
+    "must be 1 to 15 lower case letters, digits and single hyphens, with a letter among them and no hyphen at an end"
+)
 
 
 def validate_grace(spec: Object, path: str) -> list[FieldError]:
@@ -20,6 +37,69 @@ def validate_grace(spec: Object, path: str) -> list[FieldError]:
         at = f"{path}.terminationGracePeriodSeconds"
         return [errors.invalid_value(at, seconds, f"must be less than or equal to {_MAX_GRACE_S}")]
     return []
+
+
+def validate_choices(spec: Object, path: str) -> Iterator[FieldError]:
+    """Fields of a pod spec that take one of a few words, names of the pod's host, and its deadline."""
+    yield from _choices(spec, path, _POD_CHOICES)
+    if spec.get("dnsPolicy") == "None" and not (spec.get("dnsConfig") or {}).get("nameservers"):
+        yield errors.required(f"{path}.dnsConfig", "must provide `dnsConfig` when `dnsPolicy` is None")
+    seconds = spec.get("activeDeadlineSeconds")
+    if isinstance(seconds, int) and not 0 < seconds <= _MAX_GRACE_S:
+        detail = f"must be between 1 and {_MAX_GRACE_S}, inclusive"
+        yield errors.invalid_value(f"{path}.activeDeadlineSeconds", seconds, detail)
+    for name in ("hostname", "subdomain"):
+        value = spec.get(name)
+        if value and (problem := label_name(value)):
+            yield errors.invalid_value(f"{path}.{name}", value, problem)
+    yield from _security(spec.get("securityContext") or {}, f"{path}.securityContext")
+
+
+def validate_container_choices(container: Object, at: str) -> Iterator[FieldError]:
+    """The same of one container."""
+    yield from _choices(container, at, _CONTAINER_CHOICES)
+    yield from _security(container.get("securityContext") or {}, f"{at}.securityContext")
+
+
+def _choices(holder: Object, at: str, choices: Mapping[str, tuple[str, ...]]) -> Iterator[FieldError]:
+    for name, allowed in choices.items():
+        if holder.get(name) and holder[name] not in allowed:
+            yield errors.not_supported(f"{at}.{name}", holder[name], allowed)
+
+
+def _security(context: Object, at: str) -> Iterator[FieldError]:
+    given = [(name, context.get(name)) for name in ("runAsUser", "runAsGroup", "fsGroup")]
+    given += [(f"supplementalGroups[{i}]", group) for i, group in enumerate(context.get("supplementalGroups") or ())]
+    for name, number in given:
+        if isinstance(number, int) and not 0 <= number <= _MAX_ID:
+            yield errors.invalid_value(f"{at}.{name}", number, f"must be between 0 and {_MAX_ID}, inclusive")
+    if context.get("privileged") and context.get("allowPrivilegeEscalation") is False:
+        detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
+        yield errors.invalid_value(at, context, detail)
+    profile = context.get("seccompProfile") or {}
+    yield from _choices(profile, f"{at}.seccompProfile", {"type": _SECCOMP})
+    if profile.get("type") == "Localhost" and not profile.get("localhostProfile"):
+        yield errors.required(f"{at}.seccompProfile.localhostProfile", "must be set when seccomp type is Localhost")
+
+
+def validate_ports(container: Object, at: str) -> Iterator[FieldError]:
+    """Numbers in range, names that a Service can refer to and no port can share, protocols there are."""
+    names: set[str] = set()
+    for index, port in enumerate(container.get("ports") or ()):
+        where = f"{at}.ports[{index}]"
+        for field in ("containerPort", "hostPort"):
+            number = port.get(field) or 0
+            if (number or field == "containerPort") and not 0 < number < 65536:
+                yield errors.invalid_value(f"{where}.{field}", number, "must be between 1 and 65535, inclusive")
+        yield from _choices(port, where, {"protocol": _PROTOCOLS})
+        name = port.get("name")
+        if not name:
+            continue
+        if not _PORT_NAME.fullmatch(name):
+            yield errors.invalid_value(f"{where}.name", name, _PORT_NAME_TEXT)
+        elif name in names:
+            yield errors.duplicate(f"{where}.name", name)
+        names.add(name)
 
 
 def validate_probes(container: Object, at: str) -> list[FieldError]:

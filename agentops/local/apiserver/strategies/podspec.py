@@ -7,8 +7,13 @@ from typing import Any
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.strategies.base import label_name
+from agentops.local.apiserver.strategies.placement import validate_placement, validate_resources
 from agentops.local.apiserver.strategies.podfields import (
+    validate_choices,
+    validate_container_choices,
     validate_grace,
+    validate_ports,
     validate_probes,
     validate_sub_path,
     validate_volume_paths,
@@ -170,6 +175,8 @@ def validate_pod_spec(
             out.append(errors.forbidden_field(at, "may not specify more than 1 volume type"))
         out.extend(validate_volume_paths(volume, at))
     out.extend(validate_grace(spec, path))
+    out.extend(validate_choices(spec, path))
+    out.extend(validate_placement(spec, path))
     volumes.update(claims)
     seen: set[str] = set()
     for field in ("initContainers", "containers"):
@@ -185,8 +192,6 @@ def _validate_container(container: Object, at: str, volumes: set[str], seen: set
     if not name:
         out.append(errors.required(f"{at}.name"))
     elif not is_dns1123_label(name):
-        from agentops.local.apiserver.strategies.base import label_name
-
         out.append(errors.invalid_value(f"{at}.name", name, label_name(name) or ""))
     elif name in seen:
         out.append(errors.duplicate(f"{at}.name", name))
@@ -196,19 +201,9 @@ def _validate_container(container: Object, at: str, volumes: set[str], seen: set
         out.append(errors.required(f"{at}.image"))
     elif image.strip() != image:
         out.append(errors.invalid_value(f"{at}.image", image, "must not have leading or trailing whitespace"))
-    ports: set[str] = set()
-    for index, port in enumerate(container.get("ports") or ()):
-        number = port.get("containerPort")
-        if not isinstance(number, int) or not 0 < number < 65536:
-            out.append(
-                errors.invalid_value(
-                    f"{at}.ports[{index}].containerPort", number, "must be between 1 and 65535, inclusive"
-                )
-            )
-        if port.get("name"):
-            if port["name"] in ports:
-                out.append(errors.duplicate(f"{at}.ports[{index}].name", port["name"]))
-            ports.add(port["name"])
+    out.extend(validate_container_choices(container, at))
+    out.extend(validate_ports(container, at))
+    out.extend(validate_resources(container, at))
     for index, env in enumerate(container.get("env") or ()):
         if not env.get("name"):
             out.append(errors.required(f"{at}.env[{index}].name"))
