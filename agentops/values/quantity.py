@@ -7,7 +7,7 @@ Two notations of one amount are the same quantity, which is why a desired manife
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_UP, Decimal, InvalidOperation
 
 _SUFFIXES = {
     "": Decimal(1),
@@ -27,6 +27,7 @@ _SUFFIXES = {
     "Pi": Decimal(2) ** 50,
     "Ei": Decimal(2) ** 60,
 }
+_DECIMAL = ("E", "P", "T", "G", "M", "k", "", "m", "u", "n")
 _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei))?")
 
 
@@ -41,6 +42,19 @@ def parse_quantity(value: str | int | float) -> Decimal:
         return Decimal(number + exponent) if exponent else Decimal(number) * _SUFFIXES[suffix or ""]
     except InvalidOperation as error:
         raise ValueError(f"{text!r} is not a quantity") from error
+
+
+def format_quantity(amount: Decimal, *, binary: bool = False) -> str:
+    """The canonical notation: the largest suffix that leaves a whole number; `binary` takes Ki, Mi, … of whole ones."""
+    if amount == 0:
+        return "0"
+    whole = amount == amount.to_integral_value()
+    suffixes = ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki", "") if binary and whole else _DECIMAL
+    for suffix in suffixes:
+        number = amount / _SUFFIXES[suffix]
+        if number == number.to_integral_value():
+            return f"{int(number)}{suffix}"
+    return f"{int((amount / _SUFFIXES['n']).to_integral_value(ROUND_UP))}n"
 
 
 def quantities_equal(left: str | int | float, right: str | int | float) -> bool:

@@ -9,7 +9,7 @@ from agentops.kube import kinds
 from agentops.local.apiserver.events import from_events_v1, to_events_v1
 from agentops.local.apiserver.resources import Registry, Resource
 from agentops.local.apiserver.schema.builtin import schema_of
-from agentops.local.apiserver.strategies import core, workloads
+from agentops.local.apiserver.strategies import core, limits, workloads
 from agentops.local.apiserver.strategies.base import Strategy
 from agentops.local.apiserver.strategies.crd import CrdStrategy
 from agentops.local.apiserver.strategies.rbac import RbacStrategy
@@ -33,8 +33,8 @@ _ROWS: tuple[_Row, ...] = (
     (kinds.SERVICE_ACCOUNT, core.ServiceAccountStrategy(), ("sa",), (), ("token",)),
     (kinds.EVENT, core.EventStrategy(), ("ev",), (), ()),
     (kinds.PVC, core.PersistentVolumeClaimStrategy(), ("pvc",), (), _STATUS),
-    (kinds.LIMIT_RANGE, Strategy(), ("limits",), (), ()),
-    (kinds.RESOURCE_QUOTA, core.StatusStrategy(), ("quota",), (), _STATUS),
+    (kinds.LIMIT_RANGE, limits.LimitRangeStrategy(), ("limits",), (), ()),
+    (kinds.RESOURCE_QUOTA, limits.ResourceQuotaStrategy(), ("quota",), (), _STATUS),
     (kinds.DEPLOYMENT, workloads.DeploymentStrategy(), ("deploy",), ("all",), _SCALED),
     (kinds.REPLICA_SET, workloads.ReplicaSetStrategy(), ("rs",), ("all",), _SCALED),
     (kinds.STATEFUL_SET, workloads.StatefulSetStrategy(), ("sts",), ("all",), _SCALED),

@@ -23,6 +23,7 @@ from agentops.local.apiserver.apply.managed import Manager, track_update
 from agentops.local.apiserver.errors import FieldError
 from agentops.local.apiserver.http import User
 from agentops.local.apiserver.meta import new_finalizers_error, validate_meta
+from agentops.local.apiserver.quotas import check_quotas
 from agentops.local.apiserver.resources import Resource
 from agentops.local.apiserver.schema import cel
 from agentops.local.apiserver.schema.defaulting import apply_defaults
@@ -154,6 +155,7 @@ class Writer:
         if options.admission is not None:
             options.admission.validate(resource, options, obj, None)
         strategy.admit(ctx, obj)
+        check_quotas(self.store, resource, obj, None)
         if self.may_grant is not None and resource.group == "rbac.authorization.k8s.io":
             self.may_grant(options.user, kind.kind, namespace, obj)
         if self.store.get(resource.storage, namespace if kind.namespaced else "", name) is not None:
@@ -238,6 +240,8 @@ class Writer:
             track_update(old, new, resource.schema, who, reset=reset, client_managed=client_managed)
         if self._same(new, old):
             return old
+        if not options.subresource:
+            check_quotas(self.store, resource, new, old)
         grants = resource.group == "rbac.authorization.k8s.io" and not _only_for_collection(new, old)
         if self.may_grant is not None and grants:
             self.may_grant(options.user, kind.kind, namespace, new)

@@ -17,6 +17,7 @@ from agentops.local.controllers.job import JobController
 from agentops.local.controllers.namespace import GRACE_S, NamespaceController
 from agentops.local.controllers.persistentvolume import ClaimController, VolumeController
 from agentops.local.controllers.replicaset import ReplicaSetController
+from agentops.local.controllers.resourcequota import ResourceQuotaController
 from agentops.local.controllers.serviceaccount import ServiceAccountController
 from agentops.local.controllers.statefulset import StatefulSetController
 from agentops.local.controllers.ttl import TtlController
@@ -45,6 +46,7 @@ def add_controllers(manager: Manager, options: ControllerOptions) -> None:
     TtlController(manager).build()
     EndpointsController(manager).build()
     DisruptionController(manager).build()
+    ResourceQuotaController(manager).build()
     ServiceAccountController(manager, options.ca_pem).build()
     NamespaceController(manager, grace_s=GRACE_S * options.backoff_scale).build()
     ClaimController(manager, options.volumes_dir).build()

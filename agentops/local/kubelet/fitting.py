@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import frozen
 
-from agentops.values.quantity import parse_quantity
+from agentops.local.podresources import add, pod_requests, quantities
 from agentops.values.selector import LabelSelector, Requirement
 
 Object = Mapping[str, Any]
@@ -20,7 +20,6 @@ Object = Mapping[str, Any]
 _UNSCHEDULABLE = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _NODE_OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!", "Gt": ">", "Lt": "<"}
-_POD_LEVEL = ("cpu", "memory")
 _ANY_ADDRESS = "0.0.0.0"
 
 
@@ -46,50 +45,6 @@ def misfits(pod: Object, candidate: Candidate) -> list[str]:
 def selects_namespaces(pods: Iterable[Object]) -> bool:
     """Whether some rule among them picks namespaces by their labels."""
     return any("namespaceSelector" in term for pod in pods for kind in _POD_RULES for term in _pod_terms(pod, kind))
-
-
-def requests(pod: Object) -> dict[str, Decimal]:
-    """What a pod sets aside, by resource: its containers together, or what starts before them if that is more.
-
-    Sidecars (init containers that restart) count in both. What is asked for the pod as a whole takes their place.
-    """
-    spec = pod["spec"]
-    total: dict[str, Decimal] = {}
-    for container in spec.get("containers") or ():
-        _add(total, _requests(container))
-    sidecars: dict[str, Decimal] = {}
-    at_start: dict[str, Decimal] = {}
-    for container in spec.get("initContainers") or ():
-        asked = _requests(container)
-        if container.get("restartPolicy") == "Always":
-            _add(total, asked)
-            _add(sidecars, asked)
-            asked = dict(sidecars)
-        else:
-            _add(asked, sidecars)
-        _raise_to(at_start, asked)
-    _raise_to(total, at_start)
-    total |= {name: amount for name, amount in _requests(spec).items() if name in _POD_LEVEL}
-    _add(total, _quantities(spec.get("overhead")))
-    return total
-
-
-def _requests(holder: Object) -> dict[str, Decimal]:
-    return _quantities((holder.get("resources") or {}).get("requests"))
-
-
-def _quantities(amounts: Object | None) -> dict[str, Decimal]:
-    return {name: parse_quantity(amount) for name, amount in (amounts or {}).items()}
-
-
-def _add(total: dict[str, Decimal], more: Mapping[str, Decimal]) -> None:
-    for name, amount in more.items():
-        total[name] = total.get(name, Decimal(0)) + amount
-
-
-def _raise_to(total: dict[str, Decimal], least: Mapping[str, Decimal]) -> None:
-    for name, amount in least.items():
-        total[name] = max(total.get(name, Decimal(0)), amount)
 
 
 def _cordoned(pod: Object, candidate: Candidate) -> Iterable[str]:
@@ -163,15 +118,15 @@ def _same_port(left: tuple[str, str, int], right: tuple[str, str, int]) -> bool:
 
 
 def _too_much(pod: Object, candidate: Candidate) -> Iterable[str]:
-    allocatable = _quantities((candidate.node.get("status") or {}).get("allocatable"))
+    allocatable = quantities((candidate.node.get("status") or {}).get("allocatable"))
     if len(candidate.pods) + 1 > allocatable.get("pods", 0):
         yield "Too many pods"
-    wanted = {name: amount for name, amount in requests(pod).items() if amount}
+    wanted = {name: amount for name, amount in pod_requests(pod).items() if amount}
     if not wanted:
         return
     taken: dict[str, Decimal] = {}
     for other in candidate.pods:
-        _add(taken, requests(other))
+        add(taken, pod_requests(other))
     for name, amount in wanted.items():
         if amount > allocatable.get(name, Decimal(0)) - taken.get(name, Decimal(0)):
             yield f"Insufficient {name}"

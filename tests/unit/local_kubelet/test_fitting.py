@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agentops.local.kubelet.fitting import Candidate, misfits, requests, selects_namespaces
+from agentops.local.kubelet.fitting import Candidate, misfits, selects_namespaces
+from agentops.local.podresources import pod_limits, pod_requests
 
 ZONED = {"kubernetes.io/hostname": "local", "zone": "a"}
 
@@ -73,13 +74,19 @@ def test_what_starts_first_counts_if_it_is_more_and_sidecars_count_throughout() 
     sidecar = container("300m", restartPolicy="Always")
     first = pod(initContainers=[sidecar, container("2")], overhead={"cpu": "50m"})
     first["spec"]["containers"] = [container("1"), container("500m")]
-    assert requests(first) == {"cpu": Decimal("2.35")}
+    assert pod_requests(first) == {"cpu": Decimal("2.35")}
     first["spec"]["initContainers"] = [container("1"), sidecar]
-    assert requests(first) == {"cpu": Decimal("1.85")}
+    assert pod_requests(first) == {"cpu": Decimal("1.85")}
 
 
 def test_what_is_asked_for_the_whole_pod_replaces_the_sum() -> None:
-    assert requests(pod(cpu="2", resources={"requests": {"cpu": "1"}})) == {"cpu": Decimal(1)}
+    assert pod_requests(pod(cpu="2", resources={"requests": {"cpu": "1"}})) == {"cpu": Decimal(1)}
+
+
+def test_overhead_adds_to_the_limits_there_are() -> None:
+    limited = pod(overhead={"cpu": "50m", "memory": "1Mi"})
+    limited["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}
+    assert pod_limits(limited) == {"cpu": Decimal("1.05")}
 
 
 def test_a_cordoned_node_takes_only_who_tolerates_it() -> None:

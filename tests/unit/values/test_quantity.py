@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import pytest
 
-from agentops.values.quantity import parse_quantity, quantities_equal
+from agentops.values.quantity import format_quantity, parse_quantity, quantities_equal
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,18 @@ def test_what_kubernetes_refuses_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="512Mi"):
         parse_quantity(text)
     assert not quantities_equal(text, text)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [("0", "0"), ("1000", "1k"), ("1024", "1024"), ("0.5", "500m"), ("1.5", "1500m"), ("0.0000000001", "1n")],
+)
+def test_an_amount_has_one_canonical_notation(amount: str, text: str) -> None:
+    assert format_quantity(Decimal(amount)) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [("1024", "1Ki"), ("1610612736", "1536Mi"), ("1000", "1000"), ("0.5", "500m")]
+)
+def test_amounts_of_bytes_are_written_in_powers_of_two(amount: str, text: str) -> None:
+    assert format_quantity(Decimal(amount), binary=True) == text

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.limitranges import check_claim
 from agentops.local.apiserver.pod_security import label_errors
 from agentops.local.apiserver.strategies.base import (
     Context,
@@ -286,6 +287,10 @@ class PersistentVolumeClaimStrategy(Strategy):
             out.append(errors.required("spec.resources[storage]"))
         return out
 
+    def admit(self, ctx: Context, obj: Object) -> None:
+        if refusal := check_claim(ctx.store, obj):
+            raise refusal
+
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
         def fixed(obj: Object) -> Object:
             spec = dict(obj["spec"])
@@ -412,12 +417,6 @@ class EndpointSliceStrategy(Strategy):
 
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
         return immutable(new, old, "addressType")
-
-
-class StatusStrategy(Strategy):
-    """A kind with a status and nothing else of its own."""
-
-    has_status = True
 
 
 class GenerationStrategy(Strategy):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.limitranges import check_pod, default_amounts
 from agentops.local.apiserver.pod_security import refused
 from agentops.local.apiserver.strategies.base import Context, Strategy, immutable, text_at
 from agentops.local.apiserver.strategies.podspec import default_pod_spec, default_requests, qos_class, validate_pod_spec
@@ -43,6 +44,7 @@ class PodStrategy(Strategy):
 
     def prepare_create(self, ctx: Context, obj: Object) -> None:
         spec = obj["spec"]
+        default_amounts(ctx.store, obj)
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
         account = spec.setdefault("serviceAccountName", "default")
         spec["serviceAccount"] = account
@@ -63,7 +65,7 @@ class PodStrategy(Strategy):
     def admit(self, ctx: Context, obj: Object) -> None:
         namespace = ctx.store.get("namespaces", "", obj["metadata"]["namespace"])
         refusal = None if namespace is None else refused(namespace.obj(), obj, obj["metadata"]["name"])
-        if refusal is not None:
+        if refusal := refusal or check_pod(ctx.store, obj):
             raise refusal
 
     def _priority(self, ctx: Context, spec: Object) -> None:
