@@ -34,7 +34,7 @@ class ProviderFault(RuntimeFault):
     `status` is the HTTP status, or None when no answer came. `retry_after_s` is what the provider
     asked for. `kind` is one of rate_limited, auth_error, not_found, server_error, timeout,
     connection_error, bad_request, too_long (the conversation
-    does not fit the model), error.
+    does not fit the model), error. `unheard`: nobody listened where the model should be, so it was not asked.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class ProviderFault(RuntimeFault):
         retryable: bool = False,
         retry_after_s: float | None = None,
         kind: str = "error",
+        unheard: bool = False,
     ) -> None:
         super().__init__(message)
         self.provider = provider
@@ -55,6 +56,7 @@ class ProviderFault(RuntimeFault):
         self.retryable = retryable
         self.retry_after_s = retry_after_s
         self.kind = kind
+        self.unheard = unheard
 
 
 class ProviderAuthFault(ProviderFault):

@@ -6,6 +6,7 @@ differs (the shape of events, where an error keeps its status) is given in.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from types import ModuleType
@@ -119,6 +120,7 @@ class VendorCalls:
                 model,
                 kind="connection_error",
                 retryable=True,
+                unheard=_nobody_listens(error),
             )
         if not isinstance(error, sdk.APIError) or isinstance(error, sdk.APIResponseValidationError):
             return self._not_understood(error, model)
@@ -175,3 +177,14 @@ class VendorCalls:
 
     def _make(self, text: str, model: str, **fields: Any) -> ProviderFault:
         return ProviderFault(f"{self._where}: {text}", provider=self.provider, model=model, **fields)
+
+
+def _nobody_listens(error: BaseException | None) -> bool:
+    """Whether the connection was refused, or its host is not there: somewhere in what the libraries wrapped."""
+    while error is not None:
+        if isinstance(error, BaseExceptionGroup):
+            return any(map(_nobody_listens, error.exceptions))
+        if isinstance(error, OSError) and error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

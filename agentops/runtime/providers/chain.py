@@ -3,7 +3,8 @@
 A failure that may pass (typed status or a connection error, never message text) is retried on the
 same model as long as nothing of its answer has been shown; then the next model in the list gets the
 same messages, the same tools and the same system text. A model once switched to stays for the rest
-of the turn; the next turn begins with the primary again.
+of the turn; the next turn begins with the primary again. Where nobody listens and there is no next
+model it is tried for longer: its server may be starting.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class RetryPolicy:
     """Delay before the first retry; doubles, with jitter."""
     max_s: float = 20.0
     """The longest delay. A provider that asks for more (Retry-After) is not waited for."""
+    patience_s: float = 30.0
+    """How long in all a model is tried where nobody listens, if there is no other: its pod may be starting."""
 
 
 @frozen
@@ -154,8 +157,12 @@ class TurnModels:
             first_s=policy.first_s,
             max_s=policy.max_s,
             retry_after_s=lambda error: error.retry_after_s if isinstance(error, ProviderFault) else None,
+            patience_s=lambda error: policy.patience_s if self._patient(error) else 0.0,
             sleep=self._chain.clock.sleep,
         )
+
+    def _patient(self, error: BaseException) -> bool:
+        return isinstance(error, ProviderFault) and error.unheard and not self._has_next
 
     def _worth_retrying(self, error: BaseException) -> bool:
         if not isinstance(error, ProviderFault) or not error.retryable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from support.providers import KEY, adapter, ask, calls_of, finish_of, text_of
 
 from agentops.api.runs import Usage
 from agentops.api.runtime_config import ProviderConfig
+from agentops.net.resolve import http_client
 from agentops.runtime.errors import ProviderAuthFault, ProviderFault
 from agentops.runtime.messages import Message, ToolCallPart, ToolResultPart, assistant, user
 from agentops.runtime.providers import bounds, calls
@@ -66,6 +68,18 @@ async def test_parallel_tool_calls_keep_their_own_inputs(tmp_path: Path, kind: s
         deltas = await ask(model)
     assert calls_of(deltas) == [("bash", '{"command":"ls"}'), ("read", '{"path":"a"}')]
     assert text_of(deltas) == "Both."
+
+
+async def test_where_nobody_listens_nobody_was_asked(kind: str) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        base_url = f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+        config = ProviderConfig(name="p", type=kind, base_url=base_url, api_key_env="KEY")
+        model = AdapterFactory({"KEY": KEY}, http_client, LoopClock(), lambda: "id").adapter(config)
+        with pytest.raises(ProviderFault, match="cannot connect") as caught:
+            await ask(model)
+        await model.aclose()
+    assert (caught.value.kind, caught.value.unheard) == ("connection_error", True)
 
 
 async def test_reasoning_is_apart_from_the_text(tmp_path: Path, kind: str) -> None:

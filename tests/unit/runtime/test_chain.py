@@ -67,6 +67,29 @@ async def test_a_model_without_a_fallback_is_always_asked(scripted: Any) -> None
     assert await ask(chain) == list(OK)
 
 
+async def test_a_model_that_nobody_serves_yet_is_waited_for(scripted: Any) -> None:
+    unheard = ProviderFault("refused", provider="p", retryable=True, kind="connection_error", unheard=True)
+    clock = LoopClock()
+    adapter = scripted("p", *[[unheard]] * 8, OK)
+    assert await ask(ModelChain((BoundModel(adapter, "m"),), clock)) == list(OK)
+    assert 20 < clock.boottime() < 32
+
+
+async def test_nobody_waits_for_ever_for_a_model_that_nobody_serves(scripted: Any) -> None:
+    unheard = ProviderFault("refused", provider="p", retryable=True, kind="connection_error", unheard=True)
+    clock = LoopClock()
+    with pytest.raises(ProviderFault, match="refused"):
+        await ask(ModelChain((BoundModel(scripted("p", *[[unheard]] * 20), "m"),), clock))
+    assert 30 <= clock.boottime() < 36
+
+
+async def test_a_model_that_nobody_serves_is_not_waited_for_when_another_can_answer(scripted: Any) -> None:
+    unheard = ProviderFault("refused", provider="p", retryable=True, kind="connection_error", unheard=True)
+    first, second = scripted("p", *[[unheard]] * 3), scripted("q", OK)
+    await ask(ModelChain((BoundModel(first, "m"), BoundModel(second, "n")), LoopClock()))
+    assert len(first.calls) == 3
+
+
 async def test_a_model_that_is_silent_is_not_waited_for_again_when_another_can_answer(scripted: Any) -> None:
     silent = ProviderFault("no answer", provider="p", retryable=True, kind="timeout")
     first, second = scripted("p", [silent]), scripted("q", OK)
