@@ -18,9 +18,15 @@ from agentops.local.kubelet import ImageMap, Kubelet, KubeletOptions
 from agentops.local.kubelet.isolation import Chosen
 from agentops.local.kubelet.sandbox import Sandbox
 
+BURN = "while :; do (i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done); done"
+"""A script that uses a core, nearly all of it in children that end soon."""
+
 
 @asynccontextmanager
-async def kubelet_on(plane: ApiPlane, state_dir: Path, sandbox: Sandbox | None = None) -> AsyncIterator[Kubelet]:
+async def kubelet_on(
+    plane: ApiPlane, state_dir: Path, sandbox: Sandbox | None = None, **more: Any
+) -> AsyncIterator[Kubelet]:
+    """`more` are those of `KubeletOptions`."""
     manager = Manager(plane.transport, ManagerOptions(name="kubelet-test", grace_s=10.0))
     options = KubeletOptions(
         state_dir=state_dir,
@@ -30,6 +36,7 @@ async def kubelet_on(plane: ApiPlane, state_dir: Path, sandbox: Sandbox | None =
         images=ImageMap({"shell": SHELL}),
         backoff_scale=0.01,
         stop_grace_s=1.0,
+        **more,
     )
     kubelet = Kubelet(manager, options, isolation=Chosen(sandbox) if sandbox else None)
     async with anyio.create_task_group() as tg:
@@ -39,10 +46,10 @@ async def kubelet_on(plane: ApiPlane, state_dir: Path, sandbox: Sandbox | None =
 
 
 @asynccontextmanager
-async def node(tmp_path: Path, sandbox: Sandbox | None = None) -> AsyncIterator[tuple[ApiPlane, Kubelet]]:
+async def node(tmp_path: Path, sandbox: Sandbox | None = None, **more: Any) -> AsyncIterator[tuple[ApiPlane, Kubelet]]:
     async with (
         api_plane(tmp_path, controllers=False, require_service_account=False) as plane,
-        kubelet_on(plane, tmp_path / "state", sandbox) as kubelet,
+        kubelet_on(plane, tmp_path / "state", sandbox, **more) as kubelet,
     ):
         yield plane, kubelet
 

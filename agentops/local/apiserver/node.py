@@ -1,12 +1,13 @@
-"""What the API server asks of a kubelet: logs, exec and where a pod listens.
+"""What the API server asks of a kubelet: logs, exec, where a pod listens and what it uses.
 
 The API server never imports the kubelet; the plane hands it an object with this shape.
-Every method raises `NodeStreamError` with a sentence a kubectl user can act on.
+The streams raise `NodeStreamError` with a sentence a kubectl user can act on.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from attrs import frozen
@@ -56,6 +57,32 @@ class ExecProcess(Protocol):
         ...
 
 
+@frozen(slots=True)
+class Usage:
+    """CPU as the average of a window in billionths of a core, memory in bytes as it was at the window's end."""
+
+    cpu_nanocores: int
+    memory_bytes: int
+
+
+@frozen(slots=True)
+class PodUsage:
+    """What the running containers of a pod use, by name. The window of `window_s` seconds ended at `until`."""
+
+    until: datetime
+    window_s: float
+    containers: Mapping[str, Usage]
+
+
+@frozen(slots=True)
+class NodeUsage:
+    """What all programs of the node's machine use together."""
+
+    until: datetime
+    window_s: float
+    usage: Usage
+
+
 class NodeStreams(Protocol):
     """The kubelet, seen from the API server."""
 
@@ -71,4 +98,12 @@ class NodeStreams(Protocol):
 
     def address(self, namespace: str, pod: str, port: int) -> tuple[str, int]:
         """Host and port to dial for a port of the pod (pods/proxy)."""
+        ...
+
+    def pod_usage(self, uid: str) -> PodUsage | None:
+        """None for a pod that does not run here, or not long enough."""
+        ...
+
+    def node_usage(self, name: str) -> NodeUsage | None:
+        """None for another node, and until the first window has passed."""
         ...

@@ -7,7 +7,7 @@ status_writer the only writer of a status  status      container states to pod s
 sandbox       the seam to isolation        isolation   which one this machine gets, by trying it
 bubblewrap    tier B: namespaces of its own             prefix   tier C: paths by prefix, nothing enforced
 process       signalling, ending, reaping  starting, launch   from a command to the program
-strays        what must never be left behind
+strays        what must never be left behind            usage      what runs takes of CPU and memory
 images env downward volumes payload probes logs exec termination backoff     one concept each
 addresses proxy hosts services             the loopback network of pods and Services
 node scheduler api                         the Node object, who is bound to it, what pods ask of the API server

@@ -3,7 +3,7 @@
     Manager ── pods ──► Kubelet ── one PodWorker per pod ──► ProcessTable ──► processes
        └────── services ──► ServiceNetwork ──► ServiceProxy, hosts files
 
-`Kubelet` ties the parts together and answers the API server's streams (logs, exec, attach, addresses).
+`Kubelet` ties the parts together and answers the API server's streams (logs, exec, attach, addresses) and usage.
 
 Guarantees: no process of a pod outlives the plane, however it ends (see `process`, `strays`); a pod's status is
 written by one task from what was observed; containers are never started twice for one run.
@@ -13,7 +13,7 @@ Assumes that it alone uses the state directory.
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from attrs import field, frozen
 
 from agentops.controller import Builder, Manager, Request, Result
 from agentops.kube.kinds import POD
-from agentops.local.apiserver.node import LogOptions, NodeStreamError
+from agentops.local.apiserver.node import LogOptions, NodeStreamError, NodeUsage, PodUsage
 from agentops.local.kubelet.addresses import DEFAULT_POD_CIDR, PodAddresses
 from agentops.local.kubelet.api import ClusterApi
 from agentops.local.kubelet.container import Container, Run
@@ -42,6 +42,7 @@ from agentops.local.kubelet.process import ProcessTable
 from agentops.local.kubelet.scheduler import Scheduler
 from agentops.local.kubelet.services import ServiceNetwork
 from agentops.local.kubelet.status import Waiting
+from agentops.local.kubelet.usage import PERIOD_S, UsageMeter, Watched
 from agentops.telemetry.logging import bind, get_logger
 
 log = get_logger("kubelet")
@@ -73,6 +74,8 @@ class KubeletOptions:
     """Between SIGTERM and SIGKILL when the plane stops; a pod's own grace applies to its deletion."""
     max_pods: int = MAX_PODS
     """That the node takes at a time; more wait."""
+    usage_period_s: float = PERIOD_S
+    """How often it is measured what containers and the machine use."""
 
 
 class Kubelet:
@@ -111,6 +114,7 @@ class Kubelet:
             stop_grace_s=options.stop_grace_s,
         )
         self._workers: dict[tuple[str, str], PodWorker] = {}
+        self._meter = UsageMeter(clock, self._watched, period_s=options.usage_period_s)
         self._broken_until: dict[str, float] = {}
         """By uid, on `clock.boottime()`: a pod whose worker broke is left alone so long, whatever changes."""
         self._tasks: TaskGroup | None = None
@@ -132,6 +136,7 @@ class Kubelet:
             await self._forget_absent_pods()
             tg.start_soon(self._node.run)
             tg.start_soon(self._network.proxy.run)
+            tg.start_soon(self._meter.run)
             self._running.set()
             task_status.started()
             await anyio.sleep_forever()
@@ -256,6 +261,23 @@ class Kubelet:
         if not worker.pod_ip:
             raise NodeStreamError(f"pod {pod!r} has no address yet", 503)
         return worker.pod_ip, port
+
+    def pod_usage(self, uid: str) -> PodUsage | None:
+        """As of the meter's last look."""
+        return self._meter.pod(uid)
+
+    def node_usage(self, name: str) -> NodeUsage | None:
+        """As of the meter's last look."""
+        return self._meter.node() if name == self._node_name else None
+
+    def _watched(self) -> Iterator[Watched]:
+        """Every container that runs."""
+        for worker in self._workers.values():
+            for container in worker.containers.values():
+                run = container.running
+                if run is not None:
+                    programs = self._processes.started(self._host.sandbox.root(run.box))
+                    yield Watched(worker.uid, container.name, run.started_boottime, programs)
 
     def _worker(self, namespace: str, pod: str) -> PodWorker:
         worker = self._workers.get((namespace, pod))

@@ -337,6 +337,10 @@ class ProcessTable:
         self._tasks.start_soon(self._watch, process)
         return process
 
+    def started(self, root: str) -> list[HostProcess]:
+        """What runs with that root: a container's program, and what is executed beside it."""
+        return [process for process in self._running.values() if process.root == root]
+
     async def end_all(self) -> None:
         """SIGKILL to everything, until nothing is left."""
         for _ in range(100):

@@ -26,7 +26,11 @@ PIDFILE = "pid.json"
 
 
 class Stat(NamedTuple):
-    """One line of /proc/PID/stat. `start` is in clock ticks since boot; with the pid it names a process for good."""
+    """One line of /proc/PID/stat, times in clock ticks.
+
+    `start` counts from boot; with the pid it names a process for good. `cpu` is what the process has used, `collected`
+    what those it has waited for had used, and those they had waited for.
+    """
 
     pid: int
     ppid: int
@@ -34,6 +38,8 @@ class Stat(NamedTuple):
     sid: int
     zombie: bool
     start: int
+    cpu: int
+    collected: int
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -44,7 +50,10 @@ def read_stat(pid: int) -> Stat | None:
         return None
     # The command name may hold spaces and brackets; the last bracket ends it.
     fields = text[text.rindex(")") + 2 :].split()
-    return Stat(pid, int(fields[1]), int(fields[2]), int(fields[3]), fields[0] in "ZX", int(fields[19]))
+    ppid, pgid, sid = map(int, fields[1:4])
+    user, system, collected_user, collected_system = map(int, fields[11:15])
+    cpu, collected = user + system, collected_user + collected_system
+    return Stat(pid, ppid, pgid, sid, fields[0] in "ZX", int(fields[19]), cpu, collected)
 
 
 def snapshot() -> dict[int, Stat]:

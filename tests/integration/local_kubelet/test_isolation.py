@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 from support.kubelet import processes_with
-from support.node import a_pod, in_phase, node
+from support.node import BURN, a_pod, in_phase, node
 from support.plane import ApiPlane, agentops
 
 from agentops.kube.kinds import CONFIG_MAP, EVENT, NODE, POD, SECRET, SERVICE
@@ -432,3 +432,18 @@ async def test_a_state_dir_within_what_containers_see_is_hidden_from_them(sandbo
         assert (await choose("ns-user", inside, SystemClock())).sandbox.tier == "ns-user"
     finally:
         inside.rmdir()
+
+
+async def test_its_usage_is_that_of_all_it_starts(tmp_path: Path, sandbox: Sandbox) -> None:
+    async with node(tmp_path, sandbox, usage_period_s=0.2) as (plane, kubelet):
+        await plane.client.create(POD, a_pod("busy", BURN))
+        uid = (await in_phase(plane, "busy", "Running"))["metadata"]["uid"]
+
+        def busy() -> bool:
+            found = kubelet.pod_usage(uid)
+            return found is not None and found.containers["main"].cpu_nanocores > 100_000_000
+
+        await plane.eventually(busy, timeout_s=20)
+        found = kubelet.pod_usage(uid)
+        assert found is not None
+        assert 0 < found.containers["main"].memory_bytes < 16 << 20
