@@ -1,7 +1,7 @@
 """The built-in kinds this project reads, writes or serves.
 
 Constants, so that no code path needs discovery for what every cluster has. `BUILTIN` holds the
-stored kinds, `REVIEWS` the ones that only answer a POST.
+stored kinds, `METRICS` the measured ones, `REVIEWS` the ones that only answer a POST.
 """
 
 from __future__ import annotations
@@ -79,6 +79,10 @@ VALIDATING_WEBHOOK_CONFIGURATION = Kind(
     namespaced=False,
 )
 
+# measured, read and not stored
+NODE_METRICS = Kind("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", namespaced=False)
+POD_METRICS = Kind("metrics.k8s.io", "v1beta1", "PodMetrics", "pods")
+
 # questions, answered and not stored
 TOKEN_REVIEW = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", namespaced=False)
 SELF_SUBJECT_REVIEW = Kind("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews", namespaced=False)
@@ -140,6 +144,8 @@ BUILTIN: tuple[Kind, ...] = (
     MUTATING_WEBHOOK_CONFIGURATION,
     VALIDATING_WEBHOOK_CONFIGURATION,
 )
+
+METRICS: tuple[Kind, ...] = (NODE_METRICS, POD_METRICS)
 
 REVIEWS: tuple[Kind, ...] = (
     TOKEN_REVIEW,

@@ -9,6 +9,7 @@ from agentops.kube import kinds
 from agentops.local.apiserver.events import from_events_v1, to_events_v1
 from agentops.local.apiserver.resources import Registry, Resource
 from agentops.local.apiserver.schema.builtin import schema_of
+from agentops.local.apiserver.schema.usage import usage_schema
 from agentops.local.apiserver.strategies import core, limits, workloads
 from agentops.local.apiserver.strategies.base import Strategy
 from agentops.local.apiserver.strategies.crd import CrdStrategy
@@ -94,6 +95,8 @@ def builtin_registry() -> Registry:
             incoming=from_events_v1,
         )
     )
+    for kind in kinds.METRICS:
+        registry.add(Resource(kind, Strategy(), "", partial(usage_schema, kind), verbs=("get", "list")))
     for kind in kinds.REVIEWS:
         registry.add(Resource(kind, Strategy(), "", partial(schema_of, kind), verbs=("create",)))
     return registry

@@ -50,7 +50,7 @@ class NodeDoor:
         )
         first = b""
         try:
-            chunks = self._node().logs(namespace, name, options)
+            chunks = self.kubelet().logs(namespace, name, options)
             iterator = chunks.__aiter__()
             if not options.follow:
                 # Without follow the first slice comes at once, so an error can still be a Status.
@@ -87,7 +87,7 @@ class NodeDoor:
             raise errors.bad_request(f"pod {name} does not have a host assigned")
         if request.header("upgrade").lower() != "websocket":
             raise errors.bad_request("Upgrade request required")
-        node = self._node()
+        node = self.kubelet()
         stdin, tty = request.flag("stdin"), request.flag("tty")
 
         async def serve(socket: WebSocket) -> None:
@@ -200,7 +200,8 @@ class NodeDoor:
 
     # lookups
 
-    def _node(self) -> NodeStreams:
+    def kubelet(self) -> NodeStreams:
+        """Raises ApiFailure 503 while there is none."""
         if self.node is None:
             raise errors.unavailable("no kubelet is connected to this API server")
         return self.node

@@ -75,7 +75,7 @@ class OpenApi:
         paths: Object = {}
         for resource in resources:
             name = self._schema(resource, schemas)
-            if "patch" in resource.verbs:
+            if "get" in resource.verbs:
                 self._paths(resource, name, paths)
             elif "create" in resource.verbs:
                 path = resource.kind.path("{namespace}" if resource.kind.namespaced else "").replace("%7B", "{")
@@ -106,19 +106,21 @@ class OpenApi:
             "patch": _operation(resource, "patch", name, tuple(patches)),
             "delete": _operation(resource, "delete", name, ()),
         }
+        if "patch" not in resource.verbs:  # only read
+            paths[collection], one = {"get": paths[collection]["get"]}, {"get": one["get"]}
         paths[f"{collection}/{{name}}"] = one
         if "status" in resource.subresources:
             paths[f"{collection}/{{name}}/status"] = {k: v for k, v in one.items() if k in ("get", "put", "patch")}
 
     def _schema(self, resource: Resource, schemas: Object) -> str:
-        if resource.custom:
+        name = None if resource.custom else definition_name(resource.kind)
+        if name is None:
             return self._custom(resource, schemas)
-        name = definition_name(resource.kind)
-        assert name is not None
         _pull(name, schemas)
         return name
 
     def _custom(self, resource: Resource, schemas: Object) -> str:
+        """Of a kind that brings its own schema."""
         kind = resource.kind
         name = ".".join([*reversed(kind.group.split(".")), kind.version, kind.kind])
         raw = resource.schema.raw if resource.schema is not None else {"type": "object"}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from attrs import field, frozen
 
 from agentops.values.clock import parse_rfc3339
 from agentops.values.duration import human_duration
+from agentops.values.quantity import format_quantity, parse_quantity
 from agentops.values.selector import LabelSelector, SelectorError
 
 Object = dict[str, Any]
@@ -422,6 +424,20 @@ def _priority_class(obj: Object, now: datetime) -> list[Any]:
     return [_name(obj), obj.get("value", 0), bool(obj.get("globalDefault")), _age(obj, now), policy]
 
 
+def _pod_metrics(obj: Object, now: datetime) -> list[Any]:
+    return _used(obj, [container["usage"] for container in obj["containers"]])
+
+
+def _node_metrics(obj: Object, now: datetime) -> list[Any]:
+    return _used(obj, [obj["usage"]])
+
+
+def _used(obj: Object, usages: list[Object]) -> list[Any]:
+    cpu = sum((parse_quantity(usage["cpu"]) for usage in usages), Decimal())
+    memory = sum((parse_quantity(usage["memory"]) for usage in usages), Decimal())
+    return [_name(obj), format_quantity(cpu), format_quantity(memory, binary=True), obj["window"]]
+
+
 def _columns(text: str) -> tuple[tuple[str, int], ...]:
     """`Name, Ready, IP:1` as (name, priority) pairs."""
     found = []
@@ -488,4 +504,6 @@ PRINTERS: dict[str, Printer] = {
         "Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion, Age", _storage_class),
     "priorityclasses.scheduling.k8s.io": _printer(
         "Name, Value, Global-Default, Age, PreemptionPolicy:1", _priority_class, "Value"),
+    "pods.metrics.k8s.io": _printer("Name, cpu, memory, Window", _pod_metrics),
+    "nodes.metrics.k8s.io": _printer("Name, cpu, memory, Window", _node_metrics),
 }  # fmt: skip

@@ -96,6 +96,7 @@ _ADMIN = [
     _rule([GROUP], ["roles", "rolebindings"], [*_READ, *_WRITE]),
     _rule(["authorization.k8s.io"], ["localsubjectaccessreviews"], ["create"]),
 ]
+_METRICS = [_rule(["metrics.k8s.io"], ["nodes", "pods"], _READ)]
 _BASIC = [
     _rule(["authorization.k8s.io"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"]),
     _rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"]),
@@ -150,21 +151,22 @@ def _users(*names: str) -> list[Object]:
     return [{"kind": "User", "name": name, "apiGroup": GROUP} for name in names]
 
 
-_ROLES: tuple[tuple[str, RawRules, str, list[Object]], ...] = (
+_ROLES: tuple[tuple[str, RawRules, tuple[str, ...], list[Object]], ...] = (
     # name, rules, aggregated into, bound to
-    ("cluster-admin", [rule.raw for rule in EVERYTHING], "", _groups("system:masters")),
-    ("system:aggregate-to-view", _VIEW, "view", []),
-    ("system:aggregate-to-edit", _EDIT, "edit", []),
-    ("system:aggregate-to-admin", _ADMIN, "admin", []),
-    ("system:discovery", _urls(_DISCOVERY), "", _groups(*_EVERYONE)),
-    ("system:basic-user", _BASIC, "", _groups(*_EVERYONE)),
-    ("system:public-info-viewer", _urls(_PUBLIC), "", _groups(*_EVERYONE, "system:unauthenticated")),
-    ("system:service-account-issuer-discovery", _urls(_ISSUER), "", _groups("system:serviceaccounts")),
-    ("system:auth-delegator", _DELEGATOR, "", []),
-    (CONTROLLER_MANAGER, _CONTROLLERS, "", _users(CONTROLLER_MANAGER)),
-    ("system:node", _NODE, "", _groups(NODES)),
-    ("system:kube-scheduler", _SCHEDULER, "", _groups(NODES)),
-    ("system:node-proxier", _PROXIER, "", _groups(NODES)),
+    ("cluster-admin", [rule.raw for rule in EVERYTHING], (), _groups("system:masters")),
+    ("system:aggregate-to-view", _VIEW, ("view",), []),
+    ("system:aggregate-to-edit", _EDIT, ("edit",), []),
+    ("system:aggregate-to-admin", _ADMIN, ("admin",), []),
+    ("system:aggregated-metrics-reader", _METRICS, ("view", "edit", "admin"), []),
+    ("system:discovery", _urls(_DISCOVERY), (), _groups(*_EVERYONE)),
+    ("system:basic-user", _BASIC, (), _groups(*_EVERYONE)),
+    ("system:public-info-viewer", _urls(_PUBLIC), (), _groups(*_EVERYONE, "system:unauthenticated")),
+    ("system:service-account-issuer-discovery", _urls(_ISSUER), (), _groups("system:serviceaccounts")),
+    ("system:auth-delegator", _DELEGATOR, (), []),
+    (CONTROLLER_MANAGER, _CONTROLLERS, (), _users(CONTROLLER_MANAGER)),
+    ("system:node", _NODE, (), _groups(NODES)),
+    ("system:kube-scheduler", _SCHEDULER, (), _groups(NODES)),
+    ("system:node-proxier", _PROXIER, (), _groups(NODES)),
 )
 _AGGREGATED = (("admin", ("admin", "edit", "view")), ("edit", ("edit", "view")), ("view", ("view",)))
 
@@ -172,7 +174,7 @@ _AGGREGATED = (("admin", ("admin", "edit", "view")), ("edit", ("edit", "view")),
 def ensure_roles(server: ApiServer) -> None:
     """See the module."""
     for name, rules, into, subjects in _ROLES:
-        labels = {**_BOOTSTRAPPING, **({f"{_AGGREGATE}{into}": "true"} if into else {})}
+        labels = {**_BOOTSTRAPPING, **{f"{_AGGREGATE}{role}": "true" for role in into}}
         _ensure(server, kinds.CLUSTER_ROLE, name, labels, {"rules": rules})
         if subjects:
             ref = {"apiGroup": GROUP, "kind": "ClusterRole", "name": name}

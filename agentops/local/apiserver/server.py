@@ -6,7 +6,7 @@
         answer = await server.handle(request)
 
 `middleware` wraps everything (faults for tests); then come authentication, authorization, dispatch
-and audit. Verbs live in `writes`, `reads` and `watch`, subresources in `subresources`.
+and audit. Verbs live in `writes`, `reads` and `watch`, subresources in `subresources`, what is measured in `usage`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import anyio
 from anyio.abc import TaskStatus
 from attrs import evolve, field, frozen
 
+from agentops.kube.kinds import METRICS
 from agentops.kube.patches import APPLY_PATCH
 from agentops.local.apiserver import errors, pod_security
 from agentops.local.apiserver.admission_webhooks import RequestAdmission, Webhooks
@@ -60,6 +61,7 @@ from agentops.local.apiserver.routing import Route, attributes, parse
 from agentops.local.apiserver.store import Store
 from agentops.local.apiserver.subresources import Subresources
 from agentops.local.apiserver.undecided import Undecided
+from agentops.local.apiserver.usage import UsageMetrics
 from agentops.local.apiserver.watch import WatchHub
 from agentops.local.apiserver.writes import WriteOptions, Writer
 from agentops.telemetry.logging import get_logger
@@ -163,6 +165,7 @@ class ApiServer:
         self._door = NodeDoor(self.store)
         self._door.node = node
         self._subresources = Subresources(self)
+        self._usage = UsageMetrics(self.store, self.clock, self._door)
         self._discovery = Discovery(self.registry, f"{self.options.host}:{self.options.port}")
         self._openapi = OpenApi(self.registry)
         self.custom = CustomResources(
@@ -330,6 +333,8 @@ class ApiServer:
             raise errors.PathNotFound
         if len(request.body) > BODY_LIMIT and route.subresource != "proxy":
             raise errors.too_large()
+        if resource.kind in METRICS:
+            return self._usage.answer(request, resource, route, about.verb)
         if not resource.storage:
             return self._review(request, resource, route, about, user)
         if route.subresource:

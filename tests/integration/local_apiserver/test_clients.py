@@ -16,7 +16,8 @@ import anyio
 import orjson
 import pytest
 from aiohttp import web
-from support.apiserver import config_map, pod
+from support.apiserver import Api, config_map, pod
+from support.usage import METRICS, metered
 
 from agentops.kube import AiohttpTransport, ApiClient, load_config
 from agentops.kube.kinds import CONFIG_MAP, POD
@@ -302,3 +303,25 @@ async def test_a_body_that_is_not_what_its_encoding_says_is_a_bad_request(cluste
         async with request as answer:
             assert answer.status == 400
             assert "the request body cannot be read" in await answer.text()
+
+
+async def test_anybody_who_may_reads_what_pods_use_over_http(cluster: Any) -> None:
+    await metered(Api(cluster.server))
+    context = ssl.create_default_context(cadata=cluster.ca_path.read_text())
+    async with aiohttp.ClientSession(cluster.url, connector=aiohttp.TCPConnector(ssl=context)) as session:
+
+        async def ask(method: str, path: str, **headers: str) -> tuple[int, Any]:
+            async with session.request(method, path, headers=headers) as answer:
+                return answer.status, await answer.json()
+
+        admin = {"Authorization": "Bearer an-admin-token"}
+        assert (await ask("GET", f"{METRICS}/pods"))[0] == 403
+        status, pods = await ask("GET", f"{METRICS}/pods?labelSelector=app=web", **admin)
+        assert (status, [p["metadata"]["name"] for p in pods["items"]]) == (200, ["web"])
+        protobuf_first = {"Accept": "application/vnd.kubernetes.protobuf,application/json", **admin}
+        status, one = await ask("GET", f"{METRICS}/namespaces/default/pods/web", **protobuf_first)
+        assert (status, one["containers"][0]["usage"]) == (200, {"cpu": "1250m", "memory": "64Mi"})
+        status, refused = await ask("DELETE", f"{METRICS}/namespaces/default/pods/web", **admin)
+        assert (status, refused["reason"]) == (405, "MethodNotAllowed")
+        status, group = await ask("GET", "/apis/metrics.k8s.io", **admin)
+        assert (status, group["preferredVersion"]["groupVersion"]) == (200, "metrics.k8s.io/v1beta1")
