@@ -30,6 +30,10 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """Of one answer. A record is far smaller; a pod must not be able to fill its caller's memory."""
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
+_UNSENDABLE = (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL, UnicodeError)
+"""Raised before the first byte; the texts quote what could not be sent, which may be a token."""
+_NO_REQUEST = "the request cannot be sent: the bearer or another header holds what HTTP cannot carry"
+
 
 @frozen(slots=True)
 class _Answer:
@@ -99,6 +103,8 @@ class RuntimeClient:
                         yield orjson.loads(line[5:])
         except _NOT_SENT as error:
             raise NotSent(f"GET {url}: no connection ({error})") from error
+        except _UNSENDABLE as error:
+            raise NotSent(f"GET {url}: {_NO_REQUEST}") from error
         except httpx2.HTTPError as error:
             raise Unanswered(f"GET {url}: {_said(error)}") from error
 
@@ -123,6 +129,8 @@ class RuntimeClient:
                 body = await _read(response, f"{method} {url}")
         except _NOT_SENT as error:
             raise NotSent(f"{method} {url}: no connection ({_said(error)})") from error
+        except _UNSENDABLE as error:
+            raise NotSent(f"{method} {url}: {_NO_REQUEST}") from error
         except httpx2.HTTPError as error:
             raise Unanswered(f"{method} {url}: {_said(error)}") from error
         if response.status_code >= 400:

@@ -17,7 +17,10 @@ from attrs import field, frozen
 from agentops.api.conditions import Reason
 from agentops.controller import Request
 from agentops.operator.inbox import Inbox
+from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock
+
+log = get_logger("operator.prober")
 
 TIMEOUT_S = 5.0
 INTERVAL_S = 300.0
@@ -113,13 +116,20 @@ async def check(http: httpx2.AsyncClient, probe: Probe) -> tuple[bool, Reason, s
     """One GET. Any answer below 500 but 401 and 403 shows that somebody listens and lets us in."""
     try:
         with anyio.fail_after(TIMEOUT_S):
-            response = await http.get(probe.url, headers=dict(probe.headers), timeout=TIMEOUT_S)
+            # The status is the answer: a body may have no end, or be a bomb.
+            async with http.stream("GET", probe.url, headers=dict(probe.headers), timeout=TIMEOUT_S) as response:
+                code = response.status_code
     except TimeoutError:
         return False, Reason.UNREACHABLE, f"GET {probe.url}: no answer within {TIMEOUT_S:g} s; {_CHECK_URL}"
-    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
-        said = str(error) or type(error).__name__
-        return False, Reason.UNREACHABLE, f"GET {probe.url}: {said}; {_CHECK_URL}"
-    code = response.status_code
+    except (httpx2.LocalProtocolError, UnicodeError):
+        # The error quotes what could not be sent, which may be a key.
+        return False, Reason.UNREACHABLE, f"GET {probe.url}: {_UNSENDABLE}"
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return False, Reason.UNREACHABLE, f"GET {probe.url}: {_said(error, probe)}; {_CHECK_URL}"
+    except Exception as error:
+        # One Provider's endpoint must not end the questions about all others, whatever the libraries make of it.
+        log.warning("probe.failed", url=probe.url, error=type(error).__name__)
+        return False, Reason.UNREACHABLE, f"GET {probe.url}: {_UNSENDABLE} ({type(error).__name__})"
     if code in (401, 403) and probe.authenticated:
         return False, Reason.UNAUTHORIZED, f"GET {probe.url} answered {code}; {probe.fix}"
     if code in (401, 403):
@@ -129,4 +139,13 @@ async def check(http: httpx2.AsyncClient, probe: Probe) -> tuple[bool, Reason, s
     return True, Reason.REACHABLE, f"{probe.url} answers"
 
 
+def _said(error: Exception, probe: Probe) -> str:
+    said = str(error) or type(error).__name__
+    for value in probe.headers.values():
+        for secret in (value, value.removeprefix("Bearer ")):
+            said = said.replace(secret, "…") if secret else said
+    return said
+
+
+_UNSENDABLE = "the request cannot be sent; check spec.endpoint.headers and the Secrets that are named"
 _CHECK_URL = "check spec.endpoint.baseURL and that the server runs"

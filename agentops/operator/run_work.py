@@ -11,7 +11,7 @@ from opentelemetry.trace import Link, get_current_span
 from agentops.api.conditions import ConditionType, RunPhase
 from agentops.api.defaults import timeout_s
 from agentops.api.kinds import AGENT_RUN
-from agentops.api.labels import RUN_FINALIZER, TRACEPARENT
+from agentops.api.labels import PARENT_AGENT, RUN_FINALIZER, TRACEPARENT
 from agentops.api.objects import decode
 from agentops.api.types import Agent, AgentRun
 from agentops.controller import Client, Request
@@ -21,6 +21,7 @@ from agentops.operator.queue import RunView
 from agentops.operator.status import StatusDraft
 from agentops.telemetry.tracing import extract, inject, tracer
 from agentops.values.clock import parse_rfc3339, rfc3339
+from agentops.values.headers import value_problem
 
 _tracer = tracer("operator.run")
 
@@ -112,6 +113,8 @@ class RunWork:
         Without a caller's it is under the reconcile; with one the reconcile is linked, being in a trace of its own.
         """
         parent = self.run.metadata.annotations.get(TRACEPARENT)
+        if extract(parent) is None:
+            parent = None
         carried: dict[str, str] = {}
         reconcile = get_current_span().get_span_context()
         links = [Link(reconcile)] if parent and reconcile.is_valid else []
@@ -119,6 +122,12 @@ class RunWork:
             span.set_attributes({"agentrun.name": self.name, "agent.mode": mode})
             inject(carried)
         return carried.get("traceparent") or parent
+
+    @property
+    def parent_agent(self) -> str | None:
+        """Who asked for the run, if its annotation is a name that a header can carry."""
+        parent = self.run.metadata.annotations.get(PARENT_AGENT)
+        return parent if parent and not value_problem(parent) else None
 
     # writing
 

@@ -22,6 +22,7 @@ from agentops.kube.kinds import CONFIG_MAP, SECRET
 from agentops.operator.objects import names
 from agentops.operator.objects.token_secret import encode, token_manifest
 from agentops.telemetry.logging import get_logger
+from agentops.values.headers import value_problem
 
 log = get_logger("operator.secrets")
 
@@ -60,6 +61,21 @@ class SecretReader:
         if not value.strip():
             return Missing(reason=Reason.KEY_NOT_FOUND, message=f"{where}: key {ref.key!r} is empty; put the value in")
         return value
+
+    async def header_value(self, field: str, ref: SecretKeyRef) -> bytes | Missing:
+        """The same of a value that is sent as an HTTP header, blanks around it apart."""
+        value = await self.secret_value(field, ref)
+        if isinstance(value, Missing):
+            return value
+        try:
+            problem = value_problem(value.decode().strip())
+        except UnicodeDecodeError:
+            problem = "is no text"
+        if not problem:
+            return value
+        where = f"Secret {self._namespace}/{ref.name} of {field}: key {ref.key!r}"
+        message = f"{where} {problem}, which no HTTP header can carry; put the bare value in"
+        return Missing(reason=Reason.SECRET_ERROR, message=message)
 
     async def secret_text(self, name: str, key: str) -> bytes:
         """The decoded value; empty when the Secret or the key is not there."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
+from urllib.parse import urlsplit
 
 from agentops.api.types.provider import TYPES, Provider, ProviderSpec
 from agentops.api.validation import common
 from agentops.api.validation.common import FieldError, forbidden, invalid, required
-
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+from agentops.values import headers
 
 
 def validate_provider(provider: Provider) -> list[FieldError]:
@@ -33,27 +32,39 @@ def _endpoint(spec: ProviderSpec) -> list[FieldError]:
     endpoint = spec.endpoint
     errors = []
     if endpoint.base_url:
-        errors += common.http_url("spec.endpoint.baseURL", endpoint.base_url)
+        errors += common.http_url("spec.endpoint.baseURL", endpoint.base_url) or _plain_url(endpoint.base_url)
     elif spec.type == "openaicompat":
         errors.append(
             required("spec.endpoint.baseURL", "openaicompat needs the URL of the API, such as http://host:8000/v1")
         )
     for name, value in sorted(endpoint.headers.items()):
         at = f"spec.endpoint.headers.{name}"
-        if not _HEADER.fullmatch(name):
-            errors.append(invalid(at, f"{name!r} is not the name of an HTTP header"))
-        if any(ord(character) < 32 and character != "\t" for character in value):
-            errors.append(invalid(at, "the value holds a line break or another control character"))
+        if problem := headers.name_problem(name):
+            errors.append(invalid(at, f"{name!r} {problem}"))
+        if problem := headers.value_problem(value):
+            errors.append(invalid(at, f"the value {problem}, which no HTTP header can carry"))
     plain = {name.lower() for name in endpoint.headers}
     for index, header in enumerate(endpoint.secret_headers):
         at = f"spec.endpoint.secretHeaders[{index}]"
-        if not _HEADER.fullmatch(header.name):
-            errors.append(invalid(f"{at}.name", f"{header.name!r} is not the name of an HTTP header"))
+        if problem := headers.name_problem(header.name):
+            errors.append(invalid(f"{at}.name", f"{header.name!r} {problem}"))
         if header.name.lower() in plain:
             errors.append(common.duplicate(f"{at}.name", header.name))
         plain.add(header.name.lower())
         errors += common.secret_ref(f"{at}.secretRef", header.secret_ref.name, header.secret_ref.key)
     return errors
+
+
+def _plain_url(url: str) -> list[FieldError]:
+    """Paths are appended to it, and it is shown in conditions and errors."""
+    at, parts = "spec.endpoint.baseURL", urlsplit(url)
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
+        detail = "it ends in a query or a fragment, and the path of each call comes after it; leave that out"
+        return [invalid(at, detail)]
+    if "@" in parts.netloc:
+        detail = "it holds credentials, which everybody who reads the Provider sees; use apiKeySecret or secretHeaders"
+        return [invalid(at, detail)]
+    return []
 
 
 def _auth(spec: ProviderSpec) -> list[FieldError]:

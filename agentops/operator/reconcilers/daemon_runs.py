@@ -21,7 +21,6 @@ from typing import Any
 
 import attrs
 
-from agentops.api import labels
 from agentops.api.conditions import ConditionType, Reason, RunPhase
 from agentops.api.runs import PARENT_AGENT_HEADER
 from agentops.api.types import Agent
@@ -241,7 +240,7 @@ class DaemonRuns:
 
 def _headers(work: RunWork) -> dict[str, str]:
     """Trace and origin of the run."""
-    trace, parent = work.dispatch_trace("daemon"), work.run.metadata.annotations.get(labels.PARENT_AGENT)
+    trace, parent = work.dispatch_trace("daemon"), work.parent_agent
     return {**({"Traceparent": trace} if trace else {}), **({PARENT_AGENT_HEADER: parent} if parent else {})}
 
 

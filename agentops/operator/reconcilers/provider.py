@@ -21,6 +21,7 @@ from agentops.values.clock import Clock
 
 AGENTS_BY_PROVIDER = "provider"
 """Index of Agents by the Providers they bind."""
+_API_KEY = "spec.apiKeySecret"
 
 
 class ProviderReconciler:
@@ -55,7 +56,8 @@ class ProviderReconciler:
         reader = SecretReader(self._client, provider.metadata.namespace)
         values, missing = {}, []
         for path, ref in provider_secrets(provider.spec):
-            value = await reader.secret_value(path, ref)
+            read = reader.header_value if path == _API_KEY else reader.secret_value
+            value = await read(path, ref)
             if isinstance(value, Missing):
                 missing.append(value)
             else:
@@ -105,7 +107,7 @@ class ProviderReconciler:
         incomplete: bool,
     ) -> float | None:
         """Report the last answer and see that the question is asked in time; seconds until it is due again."""
-        key = values.get("spec.apiKeySecret")
+        key = values.get(_API_KEY)
         wanted = models_request(provider.spec, key.decode("utf-8", "replace").strip() if key else None)
         if wanted is None:
             draft.drop_condition(ConditionType.ENDPOINT_REACHABLE)

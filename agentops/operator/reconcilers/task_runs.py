@@ -144,7 +144,6 @@ class TaskRuns:
         review = await self._reviewer.review(agent, await self._own_secret(agent))
         if not review.complete:
             return review.summary
-        annotations = work.run.metadata.annotations
         image = agent.spec.image or agent.status.runtime_image
         if image is None:
             return f"Agent {agent.metadata.name} has no runtime image yet"
@@ -154,7 +153,7 @@ class TaskRuns:
             prompt=work.run.spec.prompt,
             timeout_s=run_timeout_s(agent),
             traceparent=work.dispatch_trace("task"),
-            parent_agent=annotations.get(labels.PARENT_AGENT),
+            parent_agent=work.parent_agent,
         )
         return job(inputs, run)
 

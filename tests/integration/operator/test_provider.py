@@ -54,6 +54,18 @@ async def test_a_missing_secret_is_named_and_its_creation_heals(plane: OperatorP
     await plane.until(PROVIDER, "cloud", has("Ready", "False", "SecretNotFound"))
 
 
+async def test_a_key_that_no_header_can_carry_is_told_without_the_key(plane: OperatorPlane) -> None:
+    await plane.create(secret("key", **{"api-key": "sk-REAL\n# rotated 2026"}))
+    await plane.create(provider_object("cloud", **KEYED))
+    found = await plane.until(PROVIDER, "cloud", has("SecretReady", "False", "SecretError"))
+    assert phase(found) == "Failed"
+    message = condition(found, "SecretReady")["message"]
+    assert "Secret agents/key of spec.apiKeySecret: key 'api-key' holds a line break" in message
+    assert "sk-REAL" not in str(found)
+    await plane.patch(SECRET, "key", {"stringData": {"api-key": "sk-REAL\n"}})
+    await plane.until(PROVIDER, "cloud", has("Ready", "True"))
+
+
 async def test_every_problem_of_the_configuration_is_told(plane: OperatorPlane) -> None:
     await plane.create(provider_object(config={"azureAPIVersion": "1", "vertex": {"project": "p", "location": "l"}}))
     found = await plane.until(PROVIDER, "local", has("ConfigValid", "False", "InvalidConfig"))

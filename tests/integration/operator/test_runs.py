@@ -361,6 +361,15 @@ async def test_traceparent_and_parent_agent_travel_along(daemon: OperatorPlane) 
     assert daemon.runtime.headers[0]["x-agentops-parent-agent"] == "boss"
 
 
+@pytest.mark.parametrize("text", ["\u00fcn\u00ef", "x\ny"])
+async def test_annotations_that_are_no_trace_and_no_name_stay_where_they_are(daemon: OperatorPlane, text: str) -> None:
+    run = run_object()
+    run["metadata"]["annotations"] = {labels.TRACEPARENT: text, labels.PARENT_AGENT: text}
+    await daemon.create(run)
+    await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    assert text not in daemon.runtime.headers[0].values()
+
+
 async def test_runs_are_counted_by_phase(bare: OperatorPlane) -> None:
     async with bare.operator() as operator:
         await bare.create(provider_object(), agent_object())

@@ -311,6 +311,17 @@ def provider(type_: str, **spec: Any) -> Obj:
         (provider("openai", endpoint={"baseURL": "http://host:port"}), "spec.endpoint.baseURL", I),
         (provider("openai", endpoint={"headers": {"X Y": "1"}}), "spec.endpoint.headers.X Y", I),
         (provider("openai", endpoint={"headers": {"X": "a\nb"}}), "spec.endpoint.headers.X", I),
+        (provider("openai", endpoint={"headers": {"X": "\u00fc"}}), "spec.endpoint.headers.X", I),
+        (provider("openai", endpoint={"headers": {"X": "a\x7f"}}), "spec.endpoint.headers.X", I),
+        (provider("openai", endpoint={"headers": {"Content-Length": "5"}}), "spec.endpoint.headers.Content-Length", I),
+        (
+            provider("openai", endpoint={"secretHeaders": [{"name": "Transfer-Encoding", "secretRef": SECRET}]}),
+            "spec.endpoint.secretHeaders[0].name",
+            I,
+        ),
+        (provider("openai", endpoint={"baseURL": "https://x/v1?a=1"}), "spec.endpoint.baseURL", I),
+        (provider("openai", endpoint={"baseURL": "https://x/v1#"}), "spec.endpoint.baseURL", I),
+        (provider("openai", endpoint={"baseURL": "https://u:p@x/v1"}), "spec.endpoint.baseURL", I),
         (
             provider(
                 "openai", endpoint={"headers": {"X-A": "1"}, "secretHeaders": [{"name": "x-a", "secretRef": SECRET}]}

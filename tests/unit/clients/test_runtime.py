@@ -44,6 +44,7 @@ def raising(error: Exception) -> Handler:
         (answering(202, b"nonsense"), Unanswered),
         (raising(httpx2.ConnectError("refused")), NotSent),
         (raising(httpx2.ConnectTimeout("slow")), NotSent),
+        (raising(httpx2.LocalProtocolError("Illegal header value b'x'")), NotSent),
         (raising(httpx2.ReadTimeout("slow")), Unanswered),
         (raising(httpx2.RemoteProtocolError("cut")), Unanswered),
     ],
@@ -54,6 +55,14 @@ async def test_errors_say_whether_the_prompt_may_have_been_received(
     with pytest.raises(RuntimeClientError) as raised:
         await client(handler).start("r", "x")
     assert type(raised.value) is expected
+
+
+@pytest.mark.parametrize("token", ["s3cret\u2013", "s3cret\n# rotated"])
+async def test_a_bearer_that_no_header_can_carry_is_not_sent_and_not_quoted(token: str) -> None:
+    async with httpx2.AsyncClient() as http:
+        with pytest.raises(NotSent) as raised:
+            await RuntimeClient(http, "http://127.0.0.1:9", token).start("r", "x")
+    assert "s3cret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("status", [200, 500])
