@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentops.net.errors import UsageError
+from agentops.values.headers import value_problem
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 TOKEN_HEADER = "x-agentops-token"
@@ -22,7 +23,7 @@ TOKEN_HEADER = "x-agentops-token"
 
 
 class TokenFile:
-    """A token in a file, trailing white space ignored. Raises UsageError when it cannot be read or is empty."""
+    """A token in a file, white space around it ignored. Raises UsageError unless it is one that a header can carry."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
@@ -35,8 +36,11 @@ class TokenFile:
         try:
             stat = self._path.stat()
             if (stat.st_mtime_ns, stat.st_ino) != self._stamp:
-                token = self._path.read_text().strip()
-                if token:
+                token = self._path.read_bytes().decode("ascii", "replace").strip()
+                problem = value_problem(token)
+                if problem and not self._token:
+                    raise UsageError(f"token file {self._path} {problem}; write the bare bearer token into it")
+                if token and not problem:
                     self._token, self._stamp = token, (stat.st_mtime_ns, stat.st_ino)
         except OSError as error:
             if not self._token:

@@ -76,6 +76,23 @@ def test_a_missing_or_empty_token_file_is_named(tmp_path: Path, content: str | N
         TokenFile(path)
 
 
+@pytest.mark.parametrize("written", [b"s3cret\n# rotated", b"s3cret\xe2\x80\x93", b"s3cret\xff", b"s3\0cret"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_quoted(tmp_path: Path, written: bytes) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(written)
+    with pytest.raises(UsageError, match="write the bare bearer token into it") as raised:
+        TokenFile(path)
+    assert "s3" not in str(raised.value)
+
+
+def test_a_token_that_no_header_can_carry_does_not_replace_a_good_one(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("good\n")
+    token = TokenFile(path)
+    path.write_bytes(b"bad\nworse")
+    assert token() == "good"
+
+
 async def test_readyz_names_what_fails() -> None:
     app = Starlette(routes=health_routes(Registry(), lambda: {"store": None, "config": "file missing"}))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://x") as client:
