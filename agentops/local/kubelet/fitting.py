@@ -12,14 +12,13 @@ from typing import Any
 
 from attrs import frozen
 
+from agentops.local.nodefit import REQUIRED, chooses, untolerated
 from agentops.local.podresources import add, pod_requests, quantities
-from agentops.values.selector import LabelSelector, Requirement
+from agentops.values.selector import LabelSelector
 
 Object = Mapping[str, Any]
 
 _UNSCHEDULABLE = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-_NODE_OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!", "Gt": ">", "Lt": "<"}
 _ANY_ADDRESS = "0.0.0.0"
 
 
@@ -48,15 +47,14 @@ def selects_namespaces(pods: Iterable[Object]) -> bool:
 
 
 def _cordoned(pod: Object, candidate: Candidate) -> Iterable[str]:
-    if _node_spec(candidate).get("unschedulable") and not _tolerated(pod, _UNSCHEDULABLE):
+    if _node_spec(candidate).get("unschedulable") and untolerated(pod["spec"].get("tolerations"), [_UNSCHEDULABLE]):
         yield "node(s) were unschedulable"
 
 
 def _tainted(pod: Object, candidate: Candidate) -> Iterable[str]:
-    for taint in _node_spec(candidate).get("taints") or ():
-        if taint.get("effect") != "PreferNoSchedule" and not _tolerated(pod, taint):
-            yield f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
-            return
+    taint = untolerated(pod["spec"].get("tolerations"), _node_spec(candidate).get("taints"))
+    if taint is not None:
+        yield f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
 
 
 def _node_spec(candidate: Candidate) -> Object:
@@ -64,38 +62,9 @@ def _node_spec(candidate: Candidate) -> Object:
     return found
 
 
-def _tolerated(pod: Object, taint: Object) -> bool:
-    return any(_tolerates(toleration, taint) for toleration in pod["spec"].get("tolerations") or ())
-
-
-def _tolerates(toleration: Object, taint: Object) -> bool:
-    if toleration.get("effect") not in (None, "", taint.get("effect")):
-        return False
-    if toleration.get("key") not in (None, "", taint["key"]):
-        return False
-    if toleration.get("operator") == "Exists":
-        return True
-    return (toleration.get("value") or "") == (taint.get("value") or "")
-
-
 def _elsewhere(pod: Object, candidate: Candidate) -> Iterable[str]:
-    spec, meta = pod["spec"], candidate.node["metadata"]
-    labels = meta.get("labels") or {}
-    required = (_affinity(pod, "nodeAffinity")).get(_REQUIRED)
-    chosen = all(labels.get(key) == value for key, value in (spec.get("nodeSelector") or {}).items())
-    if required is not None:
-        chosen = chosen and any(_node_term(term, meta) for term in required.get("nodeSelectorTerms") or ())
-    if not chosen:
+    if not chooses(pod["spec"], candidate.node):
         yield "node(s) didn't match Pod's node affinity/selector"
-
-
-def _node_term(term: Object, meta: Object) -> bool:
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    return bool(expressions or fields) and all(
-        Requirement(wanted["key"], _NODE_OPERATORS[wanted["operator"]], tuple(wanted.get("values") or ())).matches(have)
-        for wants, have in ((expressions, meta.get("labels") or {}), (fields, {"metadata.name": meta["name"]}))
-        for wanted in wants
-    )
 
 
 def _without_port(pod: Object, candidate: Candidate) -> Iterable[str]:
@@ -184,7 +153,7 @@ def _affinity(pod: Object, kind: str) -> Object:
 
 
 def _pod_terms(pod: Object, kind: str) -> Sequence[Object]:
-    return _affinity(pod, kind).get(_REQUIRED) or ()
+    return _affinity(pod, kind).get(REQUIRED) or ()
 
 
 def _in_namespace(owner: Object, term: Object, other: Object, namespaces: Mapping[str, Mapping[str, str]]) -> bool:
