@@ -14,7 +14,7 @@ from attrs import frozen
 
 from agentops.controller import Client, Manager, ObjectEvent, Request, Result
 from agentops.kube.errors import ApiError, Conflict, NotFound
-from agentops.kube.kinds import POD, REPLICA_SET
+from agentops.kube.kinds import CONTROLLER_REVISION, POD, REPLICA_SET
 from agentops.local.controllers.pods import (
     Object,
     controller_ref,
@@ -45,7 +45,7 @@ def by_controller(obj: Mapping[str, Any]) -> list[str]:
 
 def add_shared_indices(manager: Manager) -> None:
     """Once per manager, before the controllers that read by `CONTROLLER_INDEX`."""
-    for kind in (POD, REPLICA_SET):
+    for kind in (POD, REPLICA_SET, CONTROLLER_REVISION):
         manager.cache.informer(kind)
         manager.cache.add_index(kind, CONTROLLER_INDEX, by_controller)
 

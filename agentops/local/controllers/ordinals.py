@@ -26,10 +26,10 @@ from agentops.local.controllers.pods import (
     namespace_of,
     pod_from_template,
 )
+from agentops.local.controllers.revisions import REVISION_LABEL
 from agentops.local.controllers.rollout import replicas_of
 from agentops.values.kinds import Kind
 
-REVISION_LABEL = "controller-revision-hash"
 POD_NAME_LABEL = "statefulset.kubernetes.io/pod-name"
 POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"
 _ORDINAL = re.compile(r"(.*)-(\d+)")
@@ -74,8 +74,6 @@ def plan(
     by_ordinal = {o: p for p in pods if (o := ordinal_of(p, name)) is not None}
     wanted = range(start, start + size)
     step = OrdinalStep(status=_status(stateful_set, by_ordinal, current, update, now))
-    if is_deleting(stateful_set):
-        return step
     waits = [w for p in by_ordinal.values() if (w := _available_in(stateful_set, p, now))]
     step.requeue_after_s = min(waits, default=None)
     ordered = stateful_set["spec"].get("podManagementPolicy", "OrderedReady") != "Parallel"

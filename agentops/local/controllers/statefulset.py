@@ -1,11 +1,10 @@
 """StatefulSets: pods with a number, a name and a volume of their own. `ordinals` decides, this writes.
 
-Every template is kept as a ControllerRevision, which is what `kubectl rollout history` and `undo` read.
+Every template is kept as a ControllerRevision, see `revisions`.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,16 +13,8 @@ from agentops.kube.errors import AlreadyExists, ApiError
 from agentops.kube.kinds import CONTROLLER_REVISION, POD, PVC, STATEFUL_SET
 from agentops.local.controllers.claims import Children, pod_selector, put_status, retrying_conflicts
 from agentops.local.controllers.ordinals import claims_for, plan, pod_for, revision_for
-from agentops.local.controllers.pods import (
-    Object,
-    controller_ref,
-    labels_of,
-    make_controller_ref,
-    name_of,
-    namespace_of,
-    template_hash,
-    uid_of,
-)
+from agentops.local.controllers.pods import Object, is_deleting, labels_of, name_of
+from agentops.local.controllers.revisions import REVISION_LABEL, Revisions, template_of
 
 
 class StatefulSetController:
@@ -35,6 +26,7 @@ class StatefulSetController:
         self._clock = manager.clock
         self._events = manager.recorder("statefulset-controller")
         self._pods = Children(manager.client, POD, STATEFUL_SET)
+        self._revisions = Revisions(manager.client, STATEFUL_SET, "controller.kubernetes.io/hash")
 
     def build(self) -> Controller:
         return (
@@ -49,62 +41,28 @@ class StatefulSetController:
 
     async def reconcile(self, request: Request) -> Result | None:
         stateful_set = await self._client.try_get(STATEFUL_SET, request.name, request.namespace)
-        if stateful_set is None or (selector := pod_selector(stateful_set)) is None:
-            return None
+        if stateful_set is None or is_deleting(stateful_set) or (selector := pod_selector(stateful_set)) is None:
+            return None  # what a deleted set leaves is the garbage collector's
         pods = await self._pods.claim(stateful_set, selector)
-        update = await self._revision(stateful_set)
+        revisions = await self._revisions.claim(stateful_set, selector)
+        update = await self._revisions.current(stateful_set, revisions)
+        if update is None:
+            return None
+        templates = {name_of(revision): template_of(revision) for revision in (*revisions, update)}
         current = str((stateful_set.get("status") or {}).get("currentRevision") or name_of(update))
         step = plan(stateful_set, pods, current=current, update=name_of(update), now=self._clock.now())
         for pod in await self._pods.delete_all(step.deletes):
             self._tell(stateful_set, "SuccessfulDelete", f"delete Pod {name_of(pod)} in StatefulSet", "successful")
         for ordinal in step.create:
             revision = revision_for(stateful_set, ordinal, current, name_of(update))
-            await self._create(stateful_set, ordinal, revision)
+            template = templates.get(revision, stateful_set["spec"]["template"])
+            await self._create(stateful_set, ordinal, revision, template)
+        in_use = {current, name_of(update), *(labels_of(pod).get(REVISION_LABEL, "") for pod in pods)}
+        await self._revisions.prune(stateful_set, revisions, in_use)
         await put_status(self._client, STATEFUL_SET, stateful_set, step.status)
         return Result(requeue_after=step.requeue_after_s) if step.requeue_after_s else None
 
-    async def _revision(self, stateful_set: Object) -> Object:
-        """The ControllerRevision of the current template, made or renumbered when it is not the newest."""
-        template = {**copy.deepcopy(stateful_set["spec"]["template"]), "$patch": "replace"}
-        data = {"spec": {"template": template}}
-        known = await self._revisions(stateful_set)
-        newest = max((int(r.get("revision") or 0) for r in known), default=0)
-        for revision in known:
-            if revision.get("data") == data:
-                if int(revision.get("revision") or 0) < newest:
-                    return await self._client.update(CONTROLLER_REVISION, {**revision, "revision": newest + 1})
-                return revision
-        digest = template_hash(data)
-        created = {
-            "apiVersion": "apps/v1",
-            "kind": "ControllerRevision",
-            "metadata": {
-                "name": f"{name_of(stateful_set)}-{digest}",
-                "namespace": namespace_of(stateful_set),
-                "labels": {**labels_of(stateful_set["spec"]["template"]), "controller.kubernetes.io/hash": digest},
-                "ownerReferences": [make_controller_ref(stateful_set, STATEFUL_SET)],
-            },
-            "data": data,
-            "revision": newest + 1,
-        }
-        try:
-            return await self._client.create(CONTROLLER_REVISION, created)
-        except AlreadyExists:
-            return await self._client.live.get(CONTROLLER_REVISION, name_of(created), namespace_of(stateful_set))
-
-    async def _revisions(self, stateful_set: Object) -> list[Object]:
-        found = await self._client.list(CONTROLLER_REVISION, namespace_of(stateful_set))
-        return [r for r in found if (controller_ref(r) or {}).get("uid") == uid_of(stateful_set)]
-
-    async def _template(self, stateful_set: Object, revision: str) -> Mapping[str, Any]:
-        for known in await self._revisions(stateful_set):
-            if name_of(known) == revision:
-                template = dict(known["data"]["spec"]["template"])
-                template.pop("$patch", None)
-                return template
-        return dict(stateful_set["spec"]["template"])
-
-    async def _create(self, stateful_set: Object, ordinal: int, revision: str) -> None:
+    async def _create(self, stateful_set: Object, ordinal: int, revision: str, template: Mapping[str, Any]) -> None:
         for claim in claims_for(stateful_set, ordinal):
             try:
                 await self._client.create(PVC, claim)
@@ -112,7 +70,6 @@ class StatefulSetController:
                 continue
             text = f"create Claim {name_of(claim)} Pod {name_of(stateful_set)}-{ordinal} in StatefulSet"
             self._tell(stateful_set, "SuccessfulCreate", text, "success")
-        template = await self._template(stateful_set, revision)
         pod = pod_for(stateful_set, template, ordinal, revision, STATEFUL_SET)
         try:
             await self._client.create(POD, pod)

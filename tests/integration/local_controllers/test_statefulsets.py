@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -73,3 +74,61 @@ async def test_pods_come_in_order_with_their_claims_and_an_update_replaces_them(
 
     await eventually(gone)
     assert len(await plane.client.list(PVC, "ns")) == 2, "the claims of a StatefulSet outlive it"
+
+
+async def test_a_set_that_waits_for_its_pods_to_end_makes_no_new_revisions(plane: ApiPlane, pods: Any) -> None:
+    stateful_set = copy.deepcopy(STATEFUL)
+    stateful_set["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 30
+    made: list[str] = []
+    plane.server.store.subscribe("controllerrevisions.apps", lambda event: made.append(event.type))
+    await plane.client.create(STATEFUL_SET, stateful_set)
+    await eventually(pods)
+    await play(plane, pods)
+    await plane.client.delete(STATEFUL_SET, "db", "ns", propagation="Foreground")
+    await eventually(lambda: "DELETED" in made)
+    await plane.client.patch(POD, "db-0", {"metadata": {"annotations": {"wakes": "the controller"}}}, "ns")
+    await plane.finish_deletion("ns", "db-0")
+    await plane.finish_deletion("ns", "db-1")
+
+    async def gone() -> bool:
+        return not await plane.client.list(STATEFUL_SET, "ns")
+
+    await eventually(gone)
+    assert made == ["ADDED", "DELETED"]
+
+
+async def test_old_revisions_go_beyond_the_limit_and_a_recreated_set_takes_its_own_back(
+    plane: ApiPlane, pods: Any
+) -> None:
+    stateful_set = copy.deepcopy(STATEFUL)
+    stateful_set["spec"] |= {"replicas": 0, "revisionHistoryLimit": 1}
+    await plane.client.create(STATEFUL_SET, stateful_set)
+    for number in (1, 2, 3):
+        patch = {"spec": {"template": {"metadata": {"annotations": {"n": str(number)}}}}}
+        changed = await plane.client.patch(STATEFUL_SET, "db", patch, "ns")
+        await eventually(lambda wanted=changed: observed(plane, wanted))
+
+    async def revisions(*numbers: int) -> Any:
+        found = await plane.client.list(CONTROLLER_REVISION, "ns")
+        return found if sorted(r["revision"] for r in found) == list(numbers) else None
+
+    kept = await eventually(lambda: revisions(3, 4))
+    await plane.client.delete(STATEFUL_SET, "db", "ns", propagation="Orphan")
+    await eventually(lambda: orphaned(plane))
+    again = await plane.client.create(STATEFUL_SET, {**stateful_set, "spec": changed["spec"]})
+    await eventually(lambda: observed(plane, again))
+    owned = await revisions(3, 4)
+    assert {r["metadata"]["name"] for r in owned} == {r["metadata"]["name"] for r in kept}
+    assert {r["metadata"]["ownerReferences"][0]["uid"] for r in owned} == {again["metadata"]["uid"]}
+
+
+async def observed(plane: ApiPlane, wanted: dict[str, Any]) -> bool:
+    found = await plane.client.get(STATEFUL_SET, "db", "ns")
+    return bool(found["status"].get("observedGeneration") == wanted["metadata"]["generation"])
+
+
+async def orphaned(plane: ApiPlane) -> bool:
+    found = await plane.client.list(CONTROLLER_REVISION, "ns")
+    return not await plane.client.list(STATEFUL_SET, "ns") and not any(
+        revision["metadata"].get("ownerReferences") for revision in found
+    )
