@@ -18,6 +18,8 @@ from agentops.values.selector import LabelSelector, SelectorError
 Object = dict[str, Any]
 
 _PERCENT = re.compile(r"[0-9]{1,3}%")
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+"""How often a DaemonSet's template was changed; nobody but the server writes it."""
 TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -283,12 +285,52 @@ class DaemonSetStrategy(TemplateStrategy):
         spec.setdefault("revisionHistoryLimit", 10)
 
     def prepare_create(self, ctx: Context, obj: Object) -> None:
+        _annotate(obj, TEMPLATE_GENERATION, "1")
         obj["status"] = {
             "currentNumberScheduled": 0,
             "numberMisscheduled": 0,
             "desiredNumberScheduled": 0,
             "numberReady": 0,
         }
+
+    def prepare_update(self, ctx: Context, new: Object, old: Object) -> None:
+        count = (old["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION, "1")
+        changed = new["spec"].get("template") != old["spec"].get("template")
+        _annotate(new, TEMPLATE_GENERATION, str(int(count) + changed))
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        out = super().validate(ctx, obj)
+        strategy, at = obj["spec"]["updateStrategy"], "spec.updateStrategy"
+        if strategy["type"] not in ("OnDelete", "RollingUpdate"):
+            return [*out, errors.not_supported(f"{at}.type", strategy["type"], ("OnDelete", "RollingUpdate"))]
+        if strategy["type"] == "RollingUpdate":
+            out += _validate_rolling_daemons(strategy["rollingUpdate"], f"{at}.rollingUpdate")
+        return out
+
+
+def _validate_rolling_daemons(rolling: Object, at: str) -> list[FieldError]:
+    """Either some pods may be missing or there may be more than one on a node: exactly one of the two."""
+    out: list[FieldError] = []
+    for field in ("maxUnavailable", "maxSurge"):
+        value = rolling[field]
+        if isinstance(value, str) and not _PERCENT.fullmatch(value):
+            detail = "must be an integer or percentage (e.g '5%')"
+            out.append(errors.invalid_value(f"{at}.{field}", value, detail))
+        elif isinstance(value, str) and int(value[:-1]) > 100:
+            out.append(errors.invalid_value(f"{at}.{field}", value, "must not be greater than 100%"))
+        elif isinstance(value, int) and value < 0:
+            out.append(errors.invalid_value(f"{at}.{field}", value, "must be greater than or equal to 0"))
+    nothing = (0, "0%")
+    if rolling["maxUnavailable"] not in nothing and rolling["maxSurge"] not in nothing:
+        detail = "may not be set when maxUnavailable is non-zero"
+        out.append(errors.invalid_value(f"{at}.maxSurge", rolling["maxSurge"], detail))
+    elif rolling["maxUnavailable"] in nothing and rolling["maxSurge"] in nothing:
+        out.append(errors.required(f"{at}.maxUnavailable", "cannot be 0 when maxSurge is 0"))
+    return out
+
+
+def _annotate(obj: Object, key: str, value: str) -> None:
+    obj["metadata"]["annotations"] = {**(obj["metadata"].get("annotations") or {}), key: value}
 
 
 def default_job_spec(spec: Object) -> None:
