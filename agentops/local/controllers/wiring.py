@@ -9,6 +9,7 @@ from attrs import frozen
 from agentops.controller import Manager
 from agentops.local.controllers.claims import add_shared_indices
 from agentops.local.controllers.cronjob import CronJobController
+from agentops.local.controllers.daemonset import DaemonSetController
 from agentops.local.controllers.deployment import DeploymentController
 from agentops.local.controllers.disruption import DisruptionController
 from agentops.local.controllers.endpoints import EndpointsController
@@ -32,7 +33,7 @@ class ControllerOptions:
     ca_pem: bytes = b""
     """Published to every namespace as `kube-root-ca.crt`."""
     backoff_scale: float = 1.0
-    """Shortens the pauses (a Job's retries, a namespace's last seconds); 1 is Kubernetes' own."""
+    """Shortens the pauses (retries of Jobs and daemons, a namespace's last seconds); 1 is Kubernetes' own."""
 
 
 def add_controllers(manager: Manager, options: ControllerOptions) -> None:
@@ -41,6 +42,7 @@ def add_controllers(manager: Manager, options: ControllerOptions) -> None:
     DeploymentController(manager).build()
     ReplicaSetController(manager).build()
     StatefulSetController(manager).build()
+    DaemonSetController(manager, backoff_scale=options.backoff_scale).build()
     JobController(manager, backoff_scale=options.backoff_scale).build()
     CronJobController(manager).build()
     TtlController(manager).build()
