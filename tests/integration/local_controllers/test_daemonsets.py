@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.plane import ApiPlane, eventually
+from support.plane import ApiPlane, api_plane, eventually
 
 from agentops.kube.errors import Invalid
-from agentops.kube.kinds import CONTROLLER_REVISION, DAEMON_SET, EVENT, NAMESPACE, NODE, POD
+from agentops.kube.kinds import CONTROLLER_REVISION, DAEMON_SET, EVENT, NAMESPACE, NODE, POD, SERVICE_ACCOUNT
 
 pytestmark = pytest.mark.anyio
 
@@ -228,9 +229,7 @@ async def test_a_cordoned_node_keeps_its_daemon_and_a_deleted_one_loses_it(plane
     await site.status(desiredNumberScheduled=1, numberAvailable=1)
 
 
-async def test_pods_that_have_ended_are_replaced_and_one_that_keeps_failing_after_a_pause(
-    plane: ApiPlane, site: Site
-) -> None:
+async def test_pods_that_have_ended_are_replaced(plane: ApiPlane, site: Site) -> None:
     await site.add("a")
     await plane.client.create(DAEMON_SET, DAEMON)
     seen: set[str] = set()
@@ -247,6 +246,28 @@ async def test_pods_that_have_ended_are_replaced_and_one_that_keeps_failing_afte
     await site.status(numberAvailable=1)
     assert (await site.told("FailedDaemonPod")).startswith("Found failed daemon pod ns/log-")
     assert "on node a" in await site.told("SucceededDaemonPod")
+
+
+async def test_a_pod_that_fails_again_stays_for_a_pause(tmp_path: Path) -> None:
+    async with api_plane(tmp_path, backoff_scale=1000.0) as plane:
+        await plane.client.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}})
+        await eventually(lambda: plane.client.get(SERVICE_ACCOUNT, "default", "ns"))
+        site = Site(plane)
+        await site.add("a")
+        await plane.client.create(DAEMON_SET, DAEMON)
+        first = (await site.run("a"))["a"]
+        await site.start(first, "a", phase="Failed")
+
+        async def second() -> Any:
+            pod = (await site.on("a"))["a"]
+            return pod if name_of(pod) != name_of(first) else None
+
+        again = await eventually(second)
+        await site.start(again, "a")
+        await site.status(numberReady=1)
+        await site.start(again, "a", phase="Failed")
+        await site.status(numberReady=0)  # written after what was to be deleted was
+        assert name_of((await site.on("a"))["a"]) == name_of(again)
 
 
 async def test_orphans_are_adopted_strangers_let_go_and_surplus_pods_deleted(plane: ApiPlane, site: Site) -> None:
@@ -351,9 +372,12 @@ def is_ready(pod: dict[str, Any]) -> bool:
 async def test_on_delete_leaves_old_pods_until_somebody_deletes_them(plane: ApiPlane, site: Site) -> None:
     await site.add("a", "b")
     await plane.client.create(DAEMON_SET, daemon(updateStrategy={"type": "OnDelete"}))
-    old = await site.run("a", "b")
+    old = await site.on("a", "b")
+    await site.start(old["a"], "a")
+    await site.start(old["b"], "b", ready=False)
+    await site.status(numberReady=1)
     await site.change()
-    await site.status(updatedNumberScheduled=0, numberAvailable=2)
+    await site.status(updatedNumberScheduled=0, numberAvailable=1)
     await plane.client.delete(POD, name_of(old["a"]), "ns")
     await site.status(updatedNumberScheduled=1)
     new = await site.on("a", "b")

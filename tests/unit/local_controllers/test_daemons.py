@@ -81,6 +81,14 @@ def test_a_failed_pod_is_held_and_nothing_comes_in_its_place_even_with_max_surge
         assert released.failed == ["a"]
 
 
+def test_with_max_surge_what_ended_is_replaced_once_and_what_never_worked_goes_when_another_comes(make: Any) -> None:
+    daemons = daemon_set(make, updateStrategy=rolling(maxUnavailable=0, maxSurge=1))
+    ended = step(make, daemons, [node("a")], [daemon(make, "a", "old", phase="Failed")])
+    assert (names(ended.deletes), ended.create) == (["old-a"], ["a"])
+    both = [daemon(make, "a", "old", ready=False), daemon(make, "a", ready=False)]
+    assert names(step(make, daemons, [node("a")], both).deletes) == ["old-a"]
+
+
 def test_the_pod_of_a_node_that_left_is_lost_once(make: Any) -> None:
     pod = daemon(make, "gone")
     assert names(step(make, daemon_set(make), [], [pod]).lost) == ["new-gone"]
