@@ -34,6 +34,7 @@ from agentops.runtime.providers.base import (
 )
 from agentops.runtime.providers.calls import VendorCalls
 from agentops.runtime.providers.faults import count, tool_input, tool_name
+from agentops.runtime.providers.secrets import Secrets
 from agentops.telemetry import tracing
 from agentops.values.clock import Clock
 
@@ -88,6 +89,7 @@ class AnthropicAdapter:
         base_url: str | None,
         api_key: str,
         key_source: str,
+        secrets: Secrets,
         http_client: httpx2.AsyncClient,
         clock: Clock,
         headers: Mapping[str, str] | None = None,
@@ -107,7 +109,7 @@ class AnthropicAdapter:
             "the format of Anthropic's messages",
             "check baseURL and type",
             _status_of,
-            api_key,
+            secrets,
         )
         self._defaults = dict(defaults or {})
         default_headers: dict[str, Any] = dict(headers or {})

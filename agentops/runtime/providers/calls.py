@@ -20,6 +20,7 @@ from agentops.runtime.providers.base import Delta, Finish
 from agentops.runtime.providers.bounds import MAX_ANSWER_CHARS, TooLarge
 from agentops.runtime.providers.characters import Characters, Growing
 from agentops.runtime.providers.faults import RETRYABLE_STATUS, detail, kind_of, retry_after, short
+from agentops.runtime.providers.secrets import Secrets
 from agentops.values.clock import Clock
 
 _TOO_LONG = re.compile(
@@ -62,8 +63,8 @@ class VendorCalls:
     format: str
     hint: str
     status_of: Callable[[Any], int | None] = field(repr=False)
-    api_key: str = field(repr=False)
-    """Taken out of what the vendor says: some quote it."""
+    secrets: Secrets = field(repr=False)
+    """Taken out of what vendor and libraries say: some quote them."""
 
     async def stream(
         self, model: str, begin: Callable[[], Awaitable[Any]], reader: Reader, first: Sequence[Delta] = ()
@@ -114,9 +115,9 @@ class VendorCalls:
             return self._make(f"model {model} {silent}", model, kind="timeout", retryable=True)
         if isinstance(error, sdk.APIConnectionError | httpx2.HTTPError):
             if answering:
-                return self._broken(model, short(cause or error))
+                return self._broken(model, self._quoted(cause or error))
             return self._make(
-                f"cannot connect: {short(cause or error)}; check the provider's baseURL and that it is up",
+                f"cannot connect: {self._quoted(cause or error)}; check the provider's baseURL and that it is up",
                 model,
                 kind="connection_error",
                 retryable=True,
@@ -127,13 +128,13 @@ class VendorCalls:
         return self._refused(error, model)
 
     def _not_understood(self, error: object, model: str) -> ProviderFault:
-        text = f"{self._where} did not answer in {self.format} ({short(error)}); {self.hint}"
+        text = f"{self._where} did not answer in {self.format} ({self._quoted(error)}); {self.hint}"
         return ProviderReplyFault(text, provider=self.provider, model=model)
 
     def _refused(self, error: Any, model: str) -> ProviderFault:
         """The vendor said no: by an HTTP status, or by an error object inside the stream."""
         status = self.status_of(error)
-        said = self._without_key(detail(error.body, error.message))
+        said = self._quoted(detail(error.body) or error.message)
         if status in (401, 403):
             # A 401 may quote the key; a 403 says what the key may not do.
             why = f": {said}" if status == 403 else ""
@@ -145,11 +146,13 @@ class VendorCalls:
                 kind="auth_error",
             )
         what = f"HTTP {status} from model {model}" if status is not None else f"model {model} failed"
-        named = f" ({error.type})" if getattr(error, "type", None) else ""
+        named = f" ({self._quoted(error.type)})" if getattr(error, "type", None) else ""
         kind, hint = kind_of(status), ""
         if status is not None and status < 400:
             where = getattr(getattr(error, "response", None), "headers", {}).get("location", "elsewhere")
-            hint = f"; it leads to {short(where)}, and redirects are not followed: set baseURL to where it answers"
+            hint = (
+                f"; it leads to {self._quoted(where)}, and redirects are not followed: set baseURL to where it answers"
+            )
         elif status == 404:
             hint = f"; check that model {model} exists there and baseURL is right"
         elif status == 413 or (status == 400 and _TOO_LONG.search(f"{getattr(error, 'code', '')} {said}")):
@@ -168,8 +171,9 @@ class VendorCalls:
         text = f"the answer of model {model} broke off: {how}"
         return self._make(text, model, kind="connection_error", retryable=True)
 
-    def _without_key(self, text: str) -> str:
-        return text.replace(self.api_key, "…") if self.api_key else text
+    def _quoted(self, said: object) -> str:
+        """What somebody else says, in one line and without the account's secrets."""
+        return short(self.secrets.out_of(said) or said)
 
     @property
     def _where(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -20,8 +21,10 @@ from agentops.runtime.providers.base import Adapter
 from agentops.runtime.providers.bounds import bounded
 from agentops.runtime.providers.chain import BoundModel, ModelChain
 from agentops.runtime.providers.oauth2 import ClientCredentials, OAuth2Auth
+from agentops.runtime.providers.secrets import Secrets
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock
+from agentops.values.text import not_in_header
 
 log = get_logger("runtime.models")
 
@@ -119,19 +122,30 @@ class AdapterFactory:
             )
         variable = api_key_variable(provider)
         key = self._env.get(variable, "").strip()
+        headers = _checked_headers(provider)
         needs_key = provider.oauth2 is None and (provider.type != "openaicompat" or provider.api_key_env is not None)
         if needs_key and not key:
             raise ConfigFault(
                 f"provider {provider.name}: environment variable {variable} is empty or not set; "
                 "check the Secret named in the Provider's apiKeySecret"
             )
+        if provider.oauth2 is None and (held := not_in_header(key)):
+            raise ConfigFault(
+                f"provider {provider.name}: the key in environment variable {variable} holds {held}, which no HTTP "
+                "header can carry; write the key alone, on one line, into the Secret named in the Provider's "
+                "spec.apiKeySecret"
+            )
+        client = self._client(provider)
+        secrets = Secrets([key, *headers.values(), *((client.client_id, client.client_secret) if client else ())])
+        auth = OAuth2Auth(provider.name, client, self._clock, secrets) if client else None
+        http = partial(self._http_client, timeout=TIMEOUT, auth=auth)
         key_source = (
             f"the client of {provider.oauth2.token_url}"
             if provider.oauth2
             else f"environment variable {variable} (the Provider's apiKeySecret)"
         )
         if provider.type == "anthropic":
-            return self._anthropic(provider, "" if provider.oauth2 else key, key_source)
+            return self._anthropic(provider, "" if provider.oauth2 else key, key_source, secrets, headers, http)
         try:
             from agentops.runtime.providers.openaicompat import OpenAICompatAdapter
 
@@ -141,11 +155,12 @@ class AdapterFactory:
                 base_url=provider.base_url or (OPENROUTER_URL if provider.type == "openrouter" else None),
                 api_key="" if provider.oauth2 else key,
                 key_source=key_source,
-                http_client=bounded(self._http_client(timeout=TIMEOUT, auth=self._auth(provider))),
+                secrets=secrets,
+                http_client=bounded(http()),
                 clock=self._clock,
                 organization=provider.organization,
                 project=provider.project,
-                headers=(OPENROUTER_HEADERS if provider.type == "openrouter" else {}) | provider.headers,
+                headers=(OPENROUTER_HEADERS if provider.type == "openrouter" else {}) | headers,
                 extra_body=_call_defaults(provider),
                 new_id=self._new_id,
             )
@@ -155,7 +170,15 @@ class AdapterFactory:
                 "install agentops-platform[runtime]"
             ) from error
 
-    def _anthropic(self, provider: ProviderConfig, key: str, key_source: str) -> Adapter:
+    def _anthropic(
+        self,
+        provider: ProviderConfig,
+        key: str,
+        key_source: str,
+        secrets: Secrets,
+        headers: Mapping[str, str],
+        http: Callable[[], httpx2.AsyncClient],
+    ) -> Adapter:
         try:
             from agentops.runtime.providers.anthropic import AnthropicAdapter
 
@@ -164,9 +187,10 @@ class AdapterFactory:
                 base_url=provider.base_url,
                 api_key=key,
                 key_source=key_source,
-                http_client=bounded(self._http_client(timeout=TIMEOUT, auth=self._auth(provider))),
+                secrets=secrets,
+                http_client=bounded(http()),
                 clock=self._clock,
-                headers=provider.headers,
+                headers=headers,
                 defaults=provider.call_defaults.get("anthropic", {}),
             )
         except ImportError as error:
@@ -175,7 +199,7 @@ class AdapterFactory:
                 "install agentops-platform[runtime]"
             ) from error
 
-    def _auth(self, provider: ProviderConfig) -> OAuth2Auth | None:
+    def _client(self, provider: ProviderConfig) -> ClientCredentials | None:
         if provider.oauth2 is None:
             return None
         values = []
@@ -183,11 +207,34 @@ class AdapterFactory:
             value = self._env.get(variable, "").strip()
             if not value:
                 raise ConfigFault(f"provider {provider.name}: environment variable {variable} is empty or not set")
+            if not _is_utf8(value):
+                raise ConfigFault(f"provider {provider.name}: environment variable {variable} is not UTF-8 text")
             values.append(value)
-        credentials = ClientCredentials(
+        return ClientCredentials(
             provider.oauth2.token_url, values[0], values[1], provider.oauth2.scopes, provider.oauth2.audience
         )
-        return OAuth2Auth(provider.name, credentials, self._clock)
+
+
+def _checked_headers(provider: ProviderConfig) -> dict[str, str]:
+    """The provider's headers, without the white space around their values. Raises ConfigFault for one that cannot
+    be sent."""
+    headers = {name: value.strip() for name, value in provider.headers.items()}
+    sent = {f"header {name} (spec.endpoint.headers)": value for name, value in headers.items()}
+    sent |= {"spec.config.organization": provider.organization or "", "spec.config.project": provider.project or ""}
+    for place, value in sent.items():
+        if held := not_in_header(value):
+            raise ConfigFault(
+                f"provider {provider.name}: {place} holds {held}, which no HTTP header can carry; correct the Provider"
+            )
+    return headers
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _call_defaults(provider: ProviderConfig) -> dict[str, Any]:

@@ -30,14 +30,14 @@ def kind_of(status: int | None) -> str:
     return "bad_request" if status is not None else "error"
 
 
-def detail(body: object, otherwise: object) -> str:
-    """The `error.message` in a vendor's error body, else `otherwise`, as one short line."""
+def detail(body: object) -> str:
+    """The `error.message` in a vendor's error body; empty when there is none."""
     if isinstance(body, dict):
         inner = body.get("error", body)
         message = inner.get("message") if isinstance(inner, dict) else inner
         if isinstance(message, str) and message:
-            return short(message)
-    return short(otherwise)
+            return message
+    return ""
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

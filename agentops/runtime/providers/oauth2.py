@@ -13,7 +13,9 @@ import orjson
 from attrs import frozen
 
 from agentops.runtime.errors import ProviderAuthFault
+from agentops.runtime.providers.secrets import Secrets
 from agentops.values.clock import Clock
+from agentops.values.text import not_in_header
 
 EARLY_S = 30.0
 """A token is renewed this long before it expires."""
@@ -36,12 +38,16 @@ class ClientCredentials:
 
 
 class OAuth2Auth(httpx2.Auth):
-    """Adds `Authorization: Bearer …`; on a 401 fetches a new token once and tries again."""
+    """Adds `Authorization: Bearer …`; on a 401 fetches a new token once and tries again.
 
-    def __init__(self, provider: str, credentials: ClientCredentials, clock: Clock) -> None:
+    `secrets` is told the tokens, so that nobody is quoted with one.
+    """
+
+    def __init__(self, provider: str, credentials: ClientCredentials, clock: Clock, secrets: Secrets) -> None:
         self._provider = provider
         self._credentials = credentials
         self._clock = clock
+        self._secrets = secrets
         self._token = ""
         self._renew_at = 0.0
         self._lock = anyio.Lock()
@@ -83,14 +89,20 @@ class OAuth2Auth(httpx2.Auth):
         except orjson.JSONDecodeError:
             data = None
         token = data.get("access_token") if isinstance(data, dict) else None
-        if status != 200 or not isinstance(token, str) or not token:
+        token = token if isinstance(token, str) and status == 200 else ""
+        problem = ""
+        if not token:
+            problem = f"gave no token (HTTP {status}); check oauth2.tokenURL, the client id and the client secret"
+        elif held := not_in_header(token):
+            problem = f"gave a token with {held}, which no HTTP header can carry; check oauth2.tokenURL"
+        if problem:
             raise ProviderAuthFault(
-                f"provider {self._provider}: the token endpoint {self._credentials.token_url} gave no token "
-                f"(HTTP {status}); check oauth2.tokenURL, the client id and the client secret",
+                f"provider {self._provider}: the token endpoint {self._credentials.token_url} {problem}",
                 provider=self._provider,
                 status=status,
                 kind="auth_error",
             )
+        self._secrets.renew(token)
         lifetime = data.get("expires_in")
         seconds = float(lifetime) if isinstance(lifetime, int | float) and lifetime > 0 else ASSUMED_LIFETIME_S
         self._token = token

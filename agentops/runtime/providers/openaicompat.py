@@ -31,6 +31,7 @@ from agentops.runtime.providers.base import (
 )
 from agentops.runtime.providers.calls import VendorCalls
 from agentops.runtime.providers.faults import count, tool_input, tool_name
+from agentops.runtime.providers.secrets import Secrets
 from agentops.telemetry import tracing
 from agentops.values.clock import Clock
 
@@ -62,6 +63,7 @@ class OpenAICompatAdapter:
         base_url: str | None,
         api_key: str,
         key_source: str,
+        secrets: Secrets,
         http_client: httpx2.AsyncClient,
         kind: str = "openaicompat",
         organization: str | None = None,
@@ -85,7 +87,7 @@ class OpenAICompatAdapter:
             "the chat completions format",
             "check baseURL (it usually ends in /v1)",
             _status_of,
-            api_key,
+            secrets,
         )
         self._extra = dict(extra_body or {})
         self._new_id = new_id

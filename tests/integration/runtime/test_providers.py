@@ -269,6 +269,35 @@ async def test_a_provider_that_quotes_the_key_is_not_quoted(tmp_path: Path, kind
     assert ("may not do this" in str(caught.value)) is (status != 401)
 
 
+@pytest.mark.parametrize("status", [400, 200])
+async def test_a_provider_that_quotes_headers_or_a_part_of_the_key_is_not_quoted(
+    tmp_path: Path, kind: str, status: int
+) -> None:
+    said = "x" * (295 - len(KEY) // 2) + f"{KEY} gate-of-the-test"  # the line is cut within the key
+    turn: Any = {"raw": {"body": said}} if status == 200 else {"error": {"status": status, "body": {"error": said}}}
+    async with adapter(tmp_path, kind, [turn], headers={"X-Gate": "gate-of-the-test"}) as (model, _):
+        with pytest.raises(ProviderFault) as caught:
+            await ask(model)
+    assert "sk-" not in str(caught.value)
+    assert "gate" not in str(caught.value)
+
+
+async def test_a_connection_error_that_quotes_the_key_is_not_quoted(kind: str) -> None:
+    def refused(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.LocalProtocolError(f"Illegal header value {request.headers.raw!r}")
+
+    def http(**options: Any) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(refused), **options)
+
+    config = ProviderConfig(name="p", type=kind, base_url="http://here/v1", api_key_env="KEY", headers={"X-G": "gate1"})
+    model = AdapterFactory({"KEY": KEY}, http, LoopClock(), lambda: "new").adapter(config)
+    with pytest.raises(ProviderFault, match="cannot connect: Illegal header value") as caught:
+        await ask(model)
+    await model.aclose()
+    assert KEY not in str(caught.value)
+    assert "gate1" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "message",
     [

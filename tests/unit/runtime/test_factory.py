@@ -74,3 +74,38 @@ def test_a_missing_package_is_one_sentence_with_the_fix(kind: str, monkeypatch: 
     provider = ProviderConfig(name="p", type=kind, api_key_env="KEY")
     with pytest.raises(ConfigFault, match=rf"provider p: the {kind} package .*install agentops-platform\[runtime\]"):
         AdapterFactory({"KEY": "k"}, http_client, LoopClock(), lambda: "id").adapter(provider)
+
+
+REAL = "sk-REALKEY-123"
+UNSENDABLE = [
+    (f"{REAL}\n# rotated 2026", "a line break"),
+    (f"{REAL}\r\n{REAL}", "a line break"),
+    (f"{REAL}\x00", r"the control character U\+0000"),
+    (f"{REAL}\x7f", r"the control character U\+007F"),
+    (f"{REAL}\u2013x", r"a character outside ASCII \(U\+2013\)"),
+    (f"{REAL}ü", r"a character outside ASCII \(U\+00FC\)"),
+    (f"{REAL}\udcff", "bytes that are not UTF-8"),
+]
+
+
+@pytest.mark.parametrize("kind", ["openaicompat", "openai", "openrouter", "anthropic"])
+@pytest.mark.parametrize(("key", "held"), UNSENDABLE)
+def test_a_key_no_header_can_carry_is_refused_without_being_told(kind: str, key: str, held: str) -> None:
+    provider = ProviderConfig(name="p", type=kind, base_url="http://x/v1", api_key_env="KEY")
+    with pytest.raises(ConfigFault, match=rf"environment variable KEY holds {held}, .*spec\.apiKeySecret") as caught:
+        AdapterFactory({"KEY": key}, http_client, LoopClock(), lambda: "id").adapter(provider)
+    assert "REALKEY" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "held"), UNSENDABLE)
+def test_a_header_that_cannot_be_sent_is_named_without_its_value(value: str, held: str) -> None:
+    provider = ProviderConfig(name="p", base_url="http://x/v1", headers={"X-Gate": value})
+    with pytest.raises(ConfigFault, match=rf"provider p: header X-Gate .*holds {held},") as caught:
+        AdapterFactory({}, http_client, LoopClock(), lambda: "id").adapter(provider)
+    assert "REALKEY" not in str(caught.value)
+
+
+def test_an_organization_that_cannot_be_sent_is_named() -> None:
+    provider = ProviderConfig(name="p", type="openai", api_key_env="KEY", organization="Münze")
+    with pytest.raises(ConfigFault, match=r"spec\.config\.organization holds a character outside ASCII"):
+        AdapterFactory({"KEY": "k"}, http_client, LoopClock(), lambda: "id").adapter(provider)
