@@ -1,7 +1,8 @@
 """What a finished run leaves in its status.
 
 A daemon's `RunRecord` and a task's `TaskResult` say the same things in two shapes; `Result` is the one the
-reconciler writes. Output stays within `OUTPUT_MAX_BYTES` in the status, the whole goes to a ConfigMap.
+reconciler writes, without characters that `kubectl get -o yaml` fails at. Output stays within
+`OUTPUT_MAX_BYTES` in the status, the whole goes to a ConfigMap.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from agentops.api.codec import WireError, loads, to_wire
 from agentops.api.conditions import Reason
 from agentops.api.runs import TASK_RESULT_KEY, Outcome, RunFailure, RunRecord, RunState, TaskResult, Usage
 from agentops.api.types.agentrun import OUTPUT_MAX_BYTES
 from agentops.operator.objects import names
+from agentops.values.text import without_controls
 
 WHOLE_OUTPUT_MAX_BYTES = 900 * 1024
 """What fits a ConfigMap, whose limit is 1 MiB with everything around it."""
@@ -27,8 +29,8 @@ class Result:
 
     succeeded: bool
     reason: str
-    message: str = ""
-    output: str = ""
+    message: str = field(default="", converter=without_controls)
+    output: str = field(default="", converter=without_controls)
     cut: bool = False
     """Whether `output` was cut before it got here."""
     model: str | None = None
@@ -134,7 +136,7 @@ def status_fields(result: Result, run: str | None) -> dict[str, Any]:
         "toolCalls": result.tool_calls,
         "cost": result.cost,
         "traceID": result.trace_id,
-        "outcome": to_wire(result.outcome) if result.outcome else None,
+        "outcome": _clean(to_wire(result.outcome)) if result.outcome else None,
     }
     fields |= {key: value for key, value in known.items() if value is not None}
     if result.usage is not None:
@@ -163,6 +165,15 @@ def truncate(text: str, limit_bytes: int) -> str:
 def _camel(key: str) -> str:
     head, *rest = key.split("_")
     return head + "".join(part.capitalize() for part in rest)
+
+
+def _clean(data: Any) -> Any:
+    """JSON data whose strings are fit for YAML."""
+    if isinstance(data, dict):
+        return {key: _clean(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_clean(value) for value in data]
+    return without_controls(data) if isinstance(data, str) else data
 
 
 def _line(text: str) -> str:

@@ -1,7 +1,8 @@
 """`agentops runtime task`: one prompt, one answer, then exit.
 
 Standard output carries lines only: `{"agentops.event": …}` for every event as it happens, and last
-`{"agentops.result": 1, …}`. The termination log gets the same result, cut so that it is valid JSON of at
+`{"agentops.result": 1, …}`, without control characters (`without_controls`): kubectl shows them as YAML with the
+pod. The termination log gets the same result, cut so that it is valid JSON of at
 most 4,096 bytes.
 """
 
@@ -38,6 +39,7 @@ from agentops.runtime.settings import Settings
 from agentops.telemetry.logging import get_logger
 from agentops.telemetry.metrics import Registry
 from agentops.values.clock import Clock, SystemClock
+from agentops.values.text import without_controls
 
 log = get_logger("runtime.task")
 
@@ -71,7 +73,8 @@ class Task:
             if error is None:
                 raise
             sys.stderr.write(f"agentops: {error}\n")
-            result, code = TaskResult(success=False, reason=RunFailure.ERROR, error=str(error)), 2
+            why = without_controls(str(error))
+            result, code = TaskResult(success=False, reason=RunFailure.ERROR, error=why), 2
         await anyio.to_thread.run_sync(self._write, dumps(result) + b"\n")
         self._terminate(result)
         return code
@@ -153,9 +156,9 @@ def read_prompt(environ: Mapping[str, str]) -> str:
 def task_result(record: RunRecord) -> TaskResult:
     return TaskResult(
         success=record.state == RunState.SUCCEEDED,
-        output=record.output,
+        output=without_controls(record.output),
         reason=record.reason,
-        error=record.error,
+        error=without_controls(record.error) if record.error is not None else None,
         model=record.model,
         steps=record.steps,
         tool_calls=record.tool_calls,

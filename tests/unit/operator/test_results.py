@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 
 from agentops.api.codec import dumps
-from agentops.api.runs import RunRecord, TaskResult, Usage
+from agentops.api.runs import Artifact, Outcome, RunRecord, TaskResult, Usage
 from agentops.operator.results import (
+    failure,
     from_record,
     from_task,
     needs_config_map,
@@ -15,6 +16,7 @@ from agentops.operator.results import (
     parse_termination_message,
     status_fields,
     truncate,
+    whole_output,
 )
 
 
@@ -99,3 +101,29 @@ def test_a_task_out_of_time_says_so_in_words_and_keeps_what_it_had() -> None:
     assert (found.succeeded, found.reason, found.output) == (False, "Timeout", "Half of")
     assert found.message == "timed out: Job was active longer than specified deadline"
     assert found.usage == told.usage
+
+
+BAD = "a\x7f\x00\x1b[2J\x80\x9b\ufffe\uffffb"
+CLEAN = "a\ufffd\ufffd\ufffd[2J\ufffd\ufffd\ufffd\ufffdb"
+
+
+def test_no_character_of_a_result_breaks_yaml() -> None:
+    outcome = Outcome(intent="change", artifacts=(Artifact(kind="pr", title=BAD),), summary=BAD)
+    record = RunRecord(name="r", state="succeeded", output=f"tab\t\n{BAD}", outcome=outcome)
+    fields = status_fields(from_record(record), "r")
+    assert fields["output"] == f"tab\t\n{CLEAN}"
+    assert fields["outputDigest"] == "sha256:" + hashlib.sha256(fields["output"].encode()).hexdigest()
+    assert fields["outcome"] == {
+        "intent": "change",
+        "summary": CLEAN,
+        "artifacts": [{"kind": "pr", "title": CLEAN}],
+    }
+
+
+def test_no_character_of_a_failure_or_its_message_breaks_yaml() -> None:
+    assert failure("Failed", BAD).message == CLEAN
+    failed = from_task(TaskResult(success=False, error=BAD, output=BAD * 9000))
+    assert failed.message == CLEAN
+    assert whole_output(failed).startswith(CLEAN)
+    late = out_of_time(TaskResult(success=False, output=BAD), BAD)
+    assert (late.message, late.output) == (f"timed out: {CLEAN}", CLEAN)

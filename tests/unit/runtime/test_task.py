@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentops.api.codec import loads
-from agentops.api.runs import TaskResult
-from agentops.runtime.task import termination_message
+from agentops.api.runs import RunRecord, TaskResult
+from agentops.runtime.task import task_result, termination_message
 
 
 @given(st.text(max_size=9000), st.text(max_size=6000))
@@ -23,3 +23,9 @@ def test_the_termination_message_is_valid_json_of_at_most_4096_bytes(output: str
 
 def test_as_much_of_the_output_as_fits_is_kept() -> None:
     assert len(termination_message(TaskResult(output="é" * 5000))) > 4090
+
+
+def test_a_tasks_result_holds_no_character_that_yaml_cannot() -> None:
+    record = RunRecord(name="r", state="failed", output="tab\t \x7f\x1b[0m", error="\x9b\uffff")
+    result = task_result(record)
+    assert (result.output, result.error) == ("tab\t \ufffd\ufffd[0m", "\ufffd\ufffd")
