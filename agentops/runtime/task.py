@@ -47,6 +47,10 @@ TERMINATION_LOG = "/dev/termination-log"
 GRACE_S = 2.0
 """A task that is told to stop has nothing to wait for: its answer is partial either way."""
 
+RESULT_OUTPUT_BYTES = 1 << 20
+"""Of the output in the result line: a little more than an AgentRun's ConfigMap holds. Who reads the line takes no more
+than 4 MiB of it, and JSON escapes may double it."""
+
 Write = Callable[[bytes], None]
 
 
@@ -154,9 +158,13 @@ def read_prompt(environ: Mapping[str, str]) -> str:
 
 
 def task_result(record: RunRecord) -> TaskResult:
+    """What a task says of its run. An output of more than `RESULT_OUTPUT_BYTES` is cut, and `truncated` set."""
+    output = without_controls(record.output)
+    kept = output.encode()[:RESULT_OUTPUT_BYTES].decode("utf-8", "ignore")
     return TaskResult(
         success=record.state == RunState.SUCCEEDED,
-        output=without_controls(record.output),
+        output=kept,
+        truncated=kept != output,
         reason=record.reason,
         error=without_controls(record.error) if record.error is not None else None,
         model=record.model,

@@ -109,7 +109,9 @@ class VendorCalls:
             return cause
         for problem in (error, cause):
             if isinstance(problem, TooLarge):
-                return self._not_understood(problem, model)
+                return self._make(
+                    f"model {model} was stopped: {problem}; ask for less at once, or set spec.maxOutputTokens", model
+                )
         if isinstance(error, sdk.APITimeoutError | httpx2.TimeoutException) or isinstance(cause, httpx2.ReadTimeout):
             silent = "went silent in the middle of its answer" if answering else "gave no answer in time"
             return self._make(f"model {model} {silent}", model, kind="timeout", retryable=True)
