@@ -29,6 +29,7 @@ from agentops.telemetry.logging import get_logger
 
 log = get_logger("kube.config")
 
+_FORM = "that is a YAML mapping of clusters, users, contexts and current-context"
 SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 Refresh = Callable[[], Awaitable[str | None]]
@@ -134,7 +135,7 @@ async def from_kubeconfig(path: str, context: str | None = None) -> ClusterConfi
     """From a kubeconfig, or several joined by colons. Runs exec plugins. Raises ConfigError."""
     files = _files(path)
     if not files:
-        raise ConfigError(f"kubeconfig {path!r} does not exist")
+        raise ConfigError(f"kubeconfig {path!r} {_why_none(path)}")
     plain = static(files[0], context) if len(files) == 1 else None  # a few kilobytes at the start: no thread for that
     if plain is not None:
         return ClusterConfig(**asdict(plain, recurse=False))
@@ -158,7 +159,8 @@ async def from_kubeconfig(path: str, context: str | None = None) -> ClusterConfi
         except ConfigException as error:
             raise ConfigError(f"kubeconfig {path!r}: {error}") from error
         except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"kubeconfig {path!r} does not have the form of one ({error!r})") from error
+            missing = f"it has no {error.args[0]!r}" if isinstance(error, KeyError) and error.args else _FORM
+            raise ConfigError(f"kubeconfig {path!r} does not have the form of one: {missing}") from error
         except (OSError, ValueError, yaml.YAMLError) as error:
             why = " ".join(str(error).split())  # YAML's own takes several lines
             raise ConfigError(f"kubeconfig {path!r} is not usable: {why}") from error
@@ -216,6 +218,14 @@ def _refresher(loader: Any) -> Refresh:
 def _files(path: str) -> list[str]:
     """The existing files of a colon-separated list; missing ones are skipped, as kubectl does."""
     return [name for name in map(os.path.expanduser, path.split(os.pathsep)) if name and os.path.isfile(name)]
+
+
+def _why_none(path: str) -> str:
+    """Why `_files` finds nothing there."""
+    there = [name for name in map(os.path.expanduser, path.split(os.pathsep)) if name and os.path.exists(name)]
+    if not there:
+        return "does not exist"
+    return "is a directory; name the file in it" if os.path.isdir(there[0]) else "is not a regular file"
 
 
 def _name(loader: Any) -> str:

@@ -1,3 +1,4 @@
+import os
 import ssl
 import subprocess
 import sys
@@ -219,3 +220,24 @@ async def test_a_file_that_is_no_kubeconfig_is_said_in_one_line(tmp_path, text):
         await load_config(str(path))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("directory", "is a directory; name the file in it"), ("gone", "does not exist"), ("pipe", "not a regular file")],
+)
+async def test_a_kubeconfig_that_is_no_file_says_what_is_there(tmp_path, name, says):
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=says):
+        await load_config(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("text", ["root:x:0:0", "- a\n- b\n", "clusters: 5\ncurrent-context: x\n"])
+async def test_what_is_wrong_with_a_kubeconfig_is_not_said_in_pythons_words(tmp_path, text):
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        await load_config(str(path))
+    assert "Error" not in str(caught.value)
+    assert "indices" not in str(caught.value)
