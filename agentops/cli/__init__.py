@@ -15,6 +15,7 @@ from typing import IO, Any
 import click
 
 from agentops import __version__
+from agentops.cli.streams import told_when_not_written, watch_stdout
 
 _COMMANDS = {
     "operator": ("agentops.cli.operator", "Run the controller manager: reconcilers, leader election, metrics."),
@@ -53,12 +54,16 @@ def _one_line() -> Iterator[None]:
 
 
 class _LazyGroup(click.Group):
+    def main(self, *args: Any, **options: Any) -> Any:
+        watch_stdout()
+        return super().main(*args, **options)
+
     def make_context(self, *args: Any, **options: Any) -> click.Context:
-        with _one_line():
+        with _one_line(), told_when_not_written():
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _one_line():
+        with _one_line(), told_when_not_written():
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -90,4 +95,7 @@ def _name_variables(command: click.Command) -> None:
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="agentops")
 def main() -> None:
-    """AI agents as Kubernetes workloads."""
+    """AI agents as Kubernetes workloads.
+
+    Exit code 2: the command or its settings are wrong; 7: standard output cannot be written.
+    """

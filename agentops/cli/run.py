@@ -6,10 +6,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import click
+
+from agentops.cli.streams import NotWritten
+from agentops.cli.view import View, say
+from agentops.values.text import with_controls_shown, without_controls
 
 if TYPE_CHECKING:
     from agentops.kube.aiohttp_transport import AiohttpTransport
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {"Succeeded": 0, "Failed": 1}
 REASON_EXIT_CODES = {"Cancelled": 3, "Timeout": 4, "Lost": 5, "JobLost": 5}
+NO_SERVER = 6
 
 
 @click.command()
@@ -41,10 +46,12 @@ def run(
     """Run AGENT with PROMPT, follow it live and print the whole answer.
 
     PROMPT may be -, or be left out when something is piped in: then it is read from standard input.
-    The answer goes to standard output, what happens meanwhile to standard error. Exit code: 0
-    succeeded, 1 failed, 2 the command was wrong, 3 cancelled, 4 timed out, 5 lost. Ctrl-C and SIGTERM
-    cancel the run.
+    The answer goes to standard output, what happens meanwhile to standard error. On a terminal control
+    characters are shown, not obeyed. Exit code: 0 succeeded, 1 failed, 2 the command was wrong, 3
+    cancelled, 4 timed out, 5 lost or deleted, 6 the API server could not be reached or refused, 7 the
+    answer could not be written. Ctrl-C and SIGTERM cancel the run.
     """
+    from agentops.clients.runs import RunDeleted
     from agentops.kube.errors import ConfigError, KubeError
     from agentops.values.duration import parse_duration
 
@@ -52,37 +59,55 @@ def run(
         timeout_s = parse_duration(timeout)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--timeout") from error
-    prompt = _prompt(prompt)
+    prompt = _prompt(prompt, quiet)
     try:
         code = anyio.run(_run_until_signal, agent, prompt, namespace, kubeconfig, context, timeout_s, quiet, no_wait)
-    except ConfigError as error:
-        click.echo(f"agentops: {error}", err=True)
-        code = 2
     except KubeError as error:
-        click.echo(f"agentops: {error}", err=True)
-        code = 1
+        say(with_controls_shown(f"agentops: {error}"))
+        code = 2 if isinstance(error, ConfigError) else 5 if isinstance(error, RunDeleted) else NO_SERVER
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
 
 
-def _prompt(argument: str | None) -> str:
-    """The argument, else standard input; raises UsageError when there is nothing to ask."""
+def _prompt(argument: str | None, quiet: bool) -> str:
+    """The argument, else standard input; raises UsageError when there is nothing to ask.
+
+    An object cannot hold every character: what YAML cannot is replaced.
+    """
+    if sys.stdin is None and argument in ("-", None):
+        raise click.UsageError("standard input is closed: write the prompt after the agent's name, or pipe it in")
     if argument == "-" or (argument is None and not sys.stdin.isatty()):
-        argument = sys.stdin.buffer.read().decode("utf-8", "replace")
+        try:
+            argument = sys.stdin.buffer.read().decode("utf-8", "replace")
+        except OSError as error:
+            raise click.UsageError(f"cannot read standard input: {error.strerror}") from error
     elif argument is None:
         raise click.UsageError("Missing argument 'PROMPT': write it after the agent's name, or pipe it in.")
     if not argument.strip():
         raise click.UsageError("the prompt is empty: write what the agent is to do, or pipe it in")
-    return argument
+    clean = without_controls(argument)
+    if clean != argument and not quiet:
+        say("agentops: the prompt's control characters are replaced by U+FFFD")
+    return clean
 
 
-async def _run_until_signal(*arguments: Any) -> int:
+async def _run_until_signal(
+    agent: str,
+    prompt: str,
+    namespace: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+    timeout_s: float,
+    quiet: bool,
+    no_wait: bool,
+) -> int:
     """`_run`; SIGTERM ends it as Ctrl-C does, with the exit code of that signal."""
     from agentops.kube.errors import KubeError
 
     code = 128 + signal.SIGTERM
     failure: KubeError | None = None
+    view = View(quiet, live=sys.stdout.isatty())
     async with anyio.create_task_group() as tasks:
 
         async def watch() -> None:
@@ -92,8 +117,9 @@ async def _run_until_signal(*arguments: Any) -> int:
                     return
 
         tasks.start_soon(watch)
+        tasks.start_soon(view.remind)
         try:
-            code = await _run(*arguments)
+            code = await _run(agent, prompt, namespace, kubeconfig, context, timeout_s, view, no_wait)
         except KubeError as error:
             failure = error  # raised here, it would arrive in an exception group
         tasks.cancel_scope.cancel()
@@ -109,7 +135,7 @@ async def _run(
     kubeconfig: str | None,
     context: str | None,
     timeout_s: float,
-    quiet: bool,
+    view: View,
     no_wait: bool,
 ) -> int:
     from agentops.api.kinds import AGENT
@@ -125,10 +151,9 @@ async def _run(
         try:
             await client.get(AGENT, agent, namespace)
         except NotFound:
-            click.echo(
+            say(
                 f"agentops: there is no agent {agent!r} in namespace {namespace!r}; "
-                f"`kubectl get agents -A` lists them, -n names another namespace",
-                err=True,
+                f"`kubectl get agents -A` lists them, -n names another namespace"
             )
             return 2
         runs = RunClient(client, namespace)
@@ -136,8 +161,7 @@ async def _run(
         if no_wait:
             click.echo(name)
             return 0
-        view = _View(quiet, live=sys.stdout.isatty())
-        view.note(f"agentrun/{name} created")
+        view.created(name)
         try:
             with anyio.fail_after(timeout_s or None):
                 finished = await runs.follow(name, on_phase=view.phase, on_event=view.event)
@@ -149,11 +173,16 @@ async def _run(
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(5, shield=True):
                 await runs.cancel(name)
-                click.echo(f"\nagentrun/{name} cancelled", err=True)
+                say(f"\nagentrun/{name} cancelled")
             raise
-    view.finish(finished.output)
+    try:
+        view.finish(finished.output)
+    except NotWritten as error:
+        error.instead = f"the answer is kept in agentrun/{name} of namespace {namespace}"
+        raise
     if finished.phase != "Succeeded":
-        click.echo(f"agentops: agentrun/{name} {finished.phase}: {finished.reason}: {finished.message}", err=True)
+        said = f"agentops: agentrun/{name} {finished.phase}: {finished.reason}: {finished.message}"
+        say(with_controls_shown(said))
     return REASON_EXIT_CODES.get(finished.reason, EXIT_CODES.get(finished.phase, 1))
 
 
@@ -169,61 +198,3 @@ async def _connected(config: ClusterConfig) -> AsyncIterator[AiohttpTransport]:
         finally:
             with anyio.move_on_after(2, shield=True):
                 await stack.aclose()
-
-
-class _View:
-    """What a person sees: the answer as it is written on a terminal, progress beside it."""
-
-    def __init__(self, quiet: bool, live: bool) -> None:
-        self._quiet = quiet
-        self._live = live
-        self._text = ""
-        self._open = False
-
-    def note(self, line: str) -> None:
-        if not self._quiet:
-            self._close()
-            click.echo(click.style(line, dim=True), err=True)
-
-    def phase(self, run: dict[str, Any]) -> None:
-        status = run.get("status") or {}
-        phase = status.get("phase") or "Pending"
-        waiting = [c for c in status.get("conditions") or () if c.get("status") == "False" and c["type"] != "Complete"]
-        why = f": {waiting[0].get('message')}" if waiting and phase in ("Pending", "Queued") else ""
-        where = f" on {status['podName']}" if phase == "Running" and status.get("podName") else ""
-        self.note(f"{phase}{where}{why}")
-
-    def event(self, event: Any) -> None:
-        data = event.data
-        if event.type == "text_start":
-            self._text = ""
-        elif event.type == "text_reset":
-            self._text = ""
-            self.note("the answer starts again, from another model")
-        elif event.type == "text_delta":
-            self._text += data.get("delta", "")
-            if self._live:
-                self._open = True
-                click.echo(data.get("delta", ""), nl=False)
-        elif event.type == "tool_call":
-            self.note(f"→ {data.get('tool_name')} {_short(data.get('input', ''))}")
-        elif event.type == "tool_result":
-            self.note(f"← {'error: ' if data.get('is_error') else ''}{_short(data.get('output', ''))}")
-        elif event.type == "agent_error":
-            self.note(f"error: {data.get('error')}")
-
-    def finish(self, output: str) -> None:
-        """Print the answer unless it already stands on the terminal whole."""
-        self._close()
-        if not (self._live and self._text.strip() == output.strip()):
-            click.echo(output)
-
-    def _close(self) -> None:
-        if self._open:
-            click.echo()
-            self._open = False
-
-
-def _short(text: str, length: int = 100) -> str:
-    line = " ".join(str(text).split())
-    return line if len(line) <= length else line[: length - 1] + "…"
