@@ -56,6 +56,8 @@ log = get_logger("runtime.http")
 
 MAX_BODY_BYTES = 4 << 20
 MAX_WAIT_S = 60
+CONTEXT_FIELDS = ("resource_name", "kind", "item_type")
+"""What everything attached to a prompt says of itself; the rest depends on what it is."""
 _WAIT = re.compile(r"\bwait=(\d{1,6})\b", re.IGNORECASE)
 
 
@@ -240,6 +242,12 @@ async def _read_prompt(request: Request) -> PromptRequest:
         raise _Refused(400, f"bad request: {detail}" if "context" in detail else "prompt is required") from None
     if not body.prompt.strip():
         raise _Refused(400, "prompt is required")
+    for index, item in enumerate(body.context):
+        for name in CONTEXT_FIELDS:
+            value = item.get(name)
+            if not isinstance(value, str) or not value.strip():
+                what = "is required" if value is None or isinstance(value, str) else "must be a string"
+                raise _Refused(400, f"bad request: context[{index}].{name} {what}")
     return body
 
 

@@ -339,6 +339,28 @@ async def test_the_turn_stops_at_max_steps_with_a_warning(tmp_path: Path) -> Non
         ("POST", "/prompt", b'{"prompt": "  "}', 400, "prompt is required"),
         ("POST", "/prompt", b"not json", 400, "prompt is required"),
         ("POST", "/prompt/stream", b"{}", 400, "prompt is required"),
+        (
+            "POST",
+            "/prompt",
+            b'{"prompt": "x", "context": [{}]}',
+            400,
+            "bad request: context[0].resource_name is required",
+        ),
+        (
+            "POST",
+            "/prompt/stream",
+            b'{"prompt": "x", "context": [{"resource_name": "r", "kind": "k", "item_type": "file"}, '
+            b'{"resource_name": "r", "kind": " ", "item_type": "file"}]}',
+            400,
+            "bad request: context[1].kind is required",
+        ),
+        (
+            "POST",
+            "/prompt",
+            b'{"prompt": "x", "context": [{"resource_name": "r", "kind": "k", "item_type": 5}]}',
+            400,
+            "bad request: context[0].item_type must be a string",
+        ),
         ("POST", "/steer", b'{"message": " "}', 400, "message is required"),
         ("POST", "/steer", b"[]", 400, "message is required"),
         ("POST", "/steer", b'{"message": "b"}', 409, "no turn is going; send a prompt"),
