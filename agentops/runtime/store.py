@@ -204,7 +204,8 @@ class Store:
                 loads(RunRecord, blob),
                 state=RunState.FAILED,
                 reason=RunFailure.INTERRUPTED,
-                error="the runtime stopped while the run was going; it is not executed a second time",
+                error="the runtime stopped while the run was going; it is not executed a second time. Why it stopped "
+                "(OOMKilled, for example) stands in its pod: kubectl describe pod",
                 finished_at=self._clock.now(),
             )
             lost.append(record.name)

@@ -110,6 +110,7 @@ async def running(
         hint = "; write the text to a file first" if error.errno == errno.E2BIG else ""
         raise ToolFault(f"cannot start {arguments[0]}: {error.strerror or error}{hint}") from error
     pidfd = os.pidfd_open(process.pid)
+    _give_up_first(process.pid)
     try:
         yield Command(process, pidfd)
     finally:
@@ -143,6 +144,12 @@ async def nothing_left() -> AsyncIterator[None]:
                     await anyio.sleep(0.01)
             if waiting.cancelled_caught:
                 log.error("processes.left", meaning="a killed process did not disappear")
+
+
+def _give_up_first(pid: int) -> None:
+    """When memory runs out, the kernel takes this process and what it starts rather than the runtime."""
+    with suppress(OSError):
+        Path("/proc", str(pid), "oom_score_adj").write_text("1000")
 
 
 async def _every_tick(tick: Callable[[], None]) -> None:

@@ -154,3 +154,11 @@ def test_children_get_no_secret() -> None:
         "HOME": "/tmp",
         "LANG": "C.UTF-8",
     }
+
+
+async def test_when_memory_runs_out_the_kernel_takes_a_command_before_the_runtime(bash: BashTool) -> None:
+    before = Path("/proc/self/oom_score_adj").read_text()
+    # until it is: the command has begun when its score is set
+    output = await bash.run({"command": "until grep -x 1000 /proc/self/oom_score_adj; do :; done", "timeout": 20})
+    assert output.text == "1000\n"
+    assert Path("/proc/self/oom_score_adj").read_text() == before
