@@ -1,4 +1,4 @@
-"""Text that somebody else wrote, made fit for where it goes: a YAML document, a terminal, an HTTP header."""
+"""Text that somebody else wrote, made fit for where it goes: a YAML document, a terminal."""
 
 from __future__ import annotations
 
@@ -23,20 +23,6 @@ def with_controls_shown(text: str) -> str:
     Line feed and tab stay, a carriage return before a line feed is left out.
     """
     return _ACTS.sub(_shown, text.replace("\r\n", "\n"))
-
-
-def not_in_header(value: str) -> str | None:
-    """What is in `value` that no HTTP header can carry, in words without the value; None when it is fit for one."""
-    for character in value:
-        if character in "\r\n":
-            return "a line break"
-        if "\udc80" <= character <= "\udcff":  # how Python keeps them
-            return "bytes that are not UTF-8"
-        if (character < " " and character != "\t") or character == "\x7f":
-            return f"the control character U+{ord(character):04X}"
-        if not character.isascii():
-            return f"a character outside ASCII (U+{ord(character):04X})"
-    return None
 
 
 def _shown(match: re.Match[str]) -> str:

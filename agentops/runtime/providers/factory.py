@@ -24,7 +24,7 @@ from agentops.runtime.providers.oauth2 import ClientCredentials, OAuth2Auth
 from agentops.runtime.providers.secrets import Secrets
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock
-from agentops.values.text import not_in_header
+from agentops.values.headers import name_problem, value_problem
 
 log = get_logger("runtime.models")
 
@@ -129,9 +129,9 @@ class AdapterFactory:
                 f"provider {provider.name}: environment variable {variable} is empty or not set; "
                 "check the Secret named in the Provider's apiKeySecret"
             )
-        if provider.oauth2 is None and (held := not_in_header(key)):
+        if provider.oauth2 is None and (held := value_problem(key)):
             raise ConfigFault(
-                f"provider {provider.name}: the key in environment variable {variable} holds {held}, which no HTTP "
+                f"provider {provider.name}: the key in environment variable {variable} {held}, which no HTTP "
                 "header can carry; write the key alone, on one line, into the Secret named in the Provider's "
                 "spec.apiKeySecret"
             )
@@ -222,10 +222,13 @@ def _checked_headers(provider: ProviderConfig) -> dict[str, str]:
     sent = {f"header {name} (spec.endpoint.headers)": value for name, value in headers.items()}
     sent |= {"spec.config.organization": provider.organization or "", "spec.config.project": provider.project or ""}
     for place, value in sent.items():
-        if held := not_in_header(value):
+        if held := value_problem(value):
             raise ConfigFault(
-                f"provider {provider.name}: {place} holds {held}, which no HTTP header can carry; correct the Provider"
+                f"provider {provider.name}: {place} {held}, which no HTTP header can carry; correct the Provider"
             )
+    for name in headers:
+        if unusable := name_problem(name):
+            raise ConfigFault(f"provider {provider.name}: header {name!r} (spec.endpoint.headers) {unusable}")
     return headers
 
 

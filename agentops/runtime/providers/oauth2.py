@@ -15,7 +15,7 @@ from attrs import frozen
 from agentops.runtime.errors import ProviderAuthFault
 from agentops.runtime.providers.secrets import Secrets
 from agentops.values.clock import Clock
-from agentops.values.text import not_in_header
+from agentops.values.headers import value_problem
 
 EARLY_S = 30.0
 """A token is renewed this long before it expires."""
@@ -93,8 +93,8 @@ class OAuth2Auth(httpx2.Auth):
         problem = ""
         if not token:
             problem = f"gave no token (HTTP {status}); check oauth2.tokenURL, the client id and the client secret"
-        elif held := not_in_header(token):
-            problem = f"gave a token with {held}, which no HTTP header can carry; check oauth2.tokenURL"
+        elif held := value_problem(token):
+            problem = f"gave a token that {held}, which no HTTP header can carry; check oauth2.tokenURL"
         if problem:
             raise ProviderAuthFault(
                 f"provider {self._provider}: the token endpoint {self._credentials.token_url} {problem}",

@@ -80,11 +80,11 @@ REAL = "sk-REALKEY-123"
 UNSENDABLE = [
     (f"{REAL}\n# rotated 2026", "a line break"),
     (f"{REAL}\r\n{REAL}", "a line break"),
-    (f"{REAL}\x00", r"the control character U\+0000"),
-    (f"{REAL}\x7f", r"the control character U\+007F"),
-    (f"{REAL}\u2013x", r"a character outside ASCII \(U\+2013\)"),
-    (f"{REAL}ü", r"a character outside ASCII \(U\+00FC\)"),
-    (f"{REAL}\udcff", "bytes that are not UTF-8"),
+    (f"{REAL}\x00", "a control character"),
+    (f"{REAL}\x7f", "a control character"),
+    (f"{REAL}\u2013x", "a character outside ASCII"),
+    (f"{REAL}ü", "a character outside ASCII"),
+    (f"{REAL}\udcff", "a character outside ASCII"),
 ]
 
 
@@ -109,3 +109,10 @@ def test_an_organization_that_cannot_be_sent_is_named() -> None:
     provider = ProviderConfig(name="p", type="openai", api_key_env="KEY", organization="Münze")
     with pytest.raises(ConfigFault, match=r"spec\.config\.organization holds a character outside ASCII"):
         AdapterFactory({"KEY": "k"}, http_client, LoopClock(), lambda: "id").adapter(provider)
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "X Gate"])
+def test_a_header_that_would_break_the_request_is_named(name: str) -> None:
+    provider = ProviderConfig(name="p", base_url="http://x/v1", headers={name: "1"})
+    with pytest.raises(ConfigFault, match=rf"provider p: header '{name}' \(spec.endpoint.headers\) (is not|says how)"):
+        AdapterFactory({}, http_client, LoopClock(), lambda: "id").adapter(provider)

@@ -82,7 +82,9 @@ async def test_a_refused_client_names_provider_and_endpoint(world: World, client
 
 async def test_a_token_no_header_can_carry_is_not_told(world: World, client: httpx2.AsyncClient) -> None:
     world.token = "token-{}\nof two lines"
-    with pytest.raises(ProviderAuthFault, match=r"gave a token with a line break.*; check oauth2.tokenURL") as caught:
+    with pytest.raises(
+        ProviderAuthFault, match=r"gave a token that holds a line break.*; check oauth2.tokenURL"
+    ) as caught:
         await client.get("/")
     assert "token-1" not in str(caught.value)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentops.values.text import not_in_header, with_controls_shown, without_controls
+from agentops.values.text import with_controls_shown, without_controls
 
 
 def test_what_yaml_cannot_hold_is_replaced() -> None:
@@ -29,8 +29,3 @@ def test_what_yaml_can_hold_stays() -> None:
 )
 def test_on_a_terminal_no_character_acts(text: str, shown: str) -> None:
     assert with_controls_shown(text) == shown
-
-
-@pytest.mark.parametrize("value", ["", "sk-123", "Bearer a b\tc", "~!"])
-def test_what_a_header_can_carry(value: str) -> None:
-    assert not_in_header(value) is None
