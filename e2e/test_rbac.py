@@ -139,12 +139,11 @@ def exercised(audited: Any) -> Iterator[Any]:
               {"replicas": 0, "selector": {"matchLabels": {"app": "old"}}, "template": template}),
         stray("Service", "v1", owner, {"selector": {"app": "old"}, "ports": [{"port": 8080}]}),
     ]  # fmt: skip
-    for _ in range(2):  # twice: the second deletion is told by counting up the first one's event
-        cluster.apply(*strays)
-        for kind in ("deployment", "service"):
-            cluster.eventually(lambda kind=kind: not there(cluster, kind, f"{NAME}-old"), f"the stray {kind} is gone")
+    cluster.apply(*strays)
+    for kind in ("deployment", "service"):
+        cluster.eventually(lambda kind=kind: not there(cluster, kind, f"{NAME}-old"), f"the stray {kind} is gone")
 
-    # what the spec no longer wants goes
+    # what the spec no longer wants goes, but for the claim; the roll-out is told twice, which counts an event up
     own = {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": meta(f"{NAME}-own")}
     cluster.apply(own)
     smaller = {"storage": None, "networkPolicy": None, "delegation": None, "serviceAccountName": f"{NAME}-own"}
@@ -154,6 +153,7 @@ def exercised(audited: Any) -> Iterator[Any]:
     cluster.eventually(
         lambda: not cluster.get("networkpolicy", "-l", f"{GROUP}/agent={NAME}")["items"], "the NetworkPolicy is gone"
     )
+    assert there(cluster, "pvc", f"{NAME}-storage")
     yield cluster
     names = ("rights-long", "rights-prompt", "rights-lost", "rights-cancelled")
     cluster.kubectl("delete", "agentrun", *names, "-n", "agents", "--wait=false", check=False)

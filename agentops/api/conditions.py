@@ -84,6 +84,7 @@ class Reason(StrEnum):
     TERMINATING = "Terminating"
     CLAIMED = "Claimed"
     SIZE_FIXED = "SizeFixed"
+    CLAIM_KEPT = "ClaimKept"
     # Agent: dependencies
     ALL_READY = "AllReady"
     AGENT_TOOL_NOT_READY = "AgentToolNotReady"

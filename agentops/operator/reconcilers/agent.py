@@ -6,6 +6,7 @@ Guarantees
     operator that memory is gone, and until the blocker goes the roll-out's children are left alone.
     Objects of somebody else are never touched.
     What waits for such an object to go is woken when it does.
+    No edit of a spec deletes data: a claim that the spec no longer wants is kept, and goes with the Agent.
 """
 
 from __future__ import annotations
@@ -57,8 +58,11 @@ from agentops.values.quantity import quantities_equal
 
 log = get_logger("operator.agent")
 
-SWEPT: tuple[Kind, ...] = (DEPLOYMENT, SERVICE, NETWORK_POLICY, ROLE_BINDING, ROLE, SERVICE_ACCOUNT, PVC)
-"""Kinds of children that a spec can stop wanting, in the order in which they are deleted."""
+SWEPT: tuple[Kind, ...] = (DEPLOYMENT, SERVICE, NETWORK_POLICY, ROLE_BINDING, ROLE, SERVICE_ACCOUNT)
+"""Kinds of children that go when a spec stops wanting them, in the order in which they are deleted.
+
+Claims are not among them: they hold conversations and files, and `storage` may be missing by an oversight.
+"""
 
 _USES: Mapping[str, frozenset[str]] = {
     ROLE_BINDING.kind: frozenset({SERVICE_ACCOUNT.kind, ROLE.kind}),
@@ -228,7 +232,8 @@ class AgentReconciler:
         except NotFound:
             return
         message = f"Deleted {kind.kind} {meta['name']}, which the spec no longer wants"
-        self._recorder.event(owner, "Normal", "ChildDeleted", message)
+        child = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta}  # one Event for each
+        self._recorder.event(owner, "Normal", "ChildDeleted", message, related=child)
         log.info("agent.child-deleted", kind=kind.kind, name=meta["name"], namespace=meta["namespace"])
 
     # the status
@@ -309,12 +314,13 @@ class AgentReconciler:
             self._recorder.event(story.obj, "Warning", reason, message)
 
     async def _tell_storage(self, story: _Story) -> None:
-        """A claim keeps the size it was made with; say so when the spec says something else."""
+        """A claim keeps the size it was made with, and is kept without `storage`; say so when the spec differs."""
         agent, draft = story.agent, story.draft
-        claim = None
-        if agent.spec.mode == "daemon" and agent.spec.storage is not None:
-            claim = await self._client.try_get(PVC, names.storage(agent.metadata.name), agent.metadata.namespace)
-        if claim is None or agent.spec.storage is None:
+        claim = await self._client.try_get(PVC, names.storage(agent.metadata.name), agent.metadata.namespace)
+        if agent.spec.mode != "daemon" or agent.spec.storage is None:
+            self._tell_kept_claim(story, claim)
+            return
+        if claim is None:
             draft.drop_condition(ConditionType.STORAGE_READY)
             return
         has = claim["spec"].get("resources", {}).get("requests", {}).get("storage", "")
@@ -331,6 +337,19 @@ class AgentReconciler:
                 "delete the Agent and create it anew to change the size"
             )
             draft.condition(ConditionType.STORAGE_READY, False, Reason.SIZE_FIXED, message)
+
+    def _tell_kept_claim(self, story: _Story, claim: Mapping[str, Any] | None) -> None:
+        """The claim of an Agent that once had `storage`."""
+        if claim is None or claim["metadata"].get("deletionTimestamp") or not is_controlled_by(claim, story.obj):
+            story.draft.drop_condition(ConditionType.STORAGE_READY)
+            return
+        name, namespace = claim["metadata"]["name"], claim["metadata"]["namespace"]
+        message = (
+            f"the spec has no storage, so PersistentVolumeClaim {namespace}/{name} is not mounted; it is kept with "
+            f"what it holds: put spec.storage back to use it, or delete it with: kubectl delete pvc {name} -n {namespace}"
+        )
+        if story.draft.condition(ConditionType.STORAGE_READY, False, Reason.CLAIM_KEPT, message):
+            self._recorder.event(story.obj, "Normal", Reason.CLAIM_KEPT, message)
 
     def _tell_security(self, story: _Story) -> None:
         violations = compute_violations(story.agent.spec.security)

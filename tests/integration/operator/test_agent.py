@@ -11,6 +11,7 @@ import anyio
 import pytest
 from support.operator import NAMESPACE, agent_object, provider_object
 from support.operator_plane import IMAGE, OperatorPlane, condition, has, operator_plane, phase
+from support.plane import eventually
 
 from agentops.api import labels
 from agentops.api.kinds import AGENT, AGENT_RESOURCE, AGENT_TOOL, CHANNEL, PROVIDER
@@ -18,6 +19,7 @@ from agentops.api.memory_access import bearer_project
 from agentops.kube.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
+    EVENTS_V1,
     NETWORK_POLICY,
     POD,
     PVC,
@@ -237,6 +239,18 @@ async def test_what_the_spec_no_longer_wants_is_deleted(plane: OperatorPlane) ->
         await plane.gone(kind, name)
     assert not await plane.absent(SERVICE, "hello")
 
+    async def told() -> bool:
+        events = await plane.client.list(EVENTS_V1, NAMESPACE)
+        deleted = [event for event in events if event["reason"] == "ChildDeleted"]
+        return {(event["related"]["kind"], event["related"]["name"]) for event in deleted} == {
+            ("NetworkPolicy", "hello-netpol"),
+            ("ServiceAccount", "hello-agent"),
+            ("Role", "hello-agent"),
+            ("RoleBinding", "hello-agent"),
+        } and all(event["related"]["kind"] in event["note"] for event in deleted)
+
+    await eventually(told)
+
 
 async def test_an_object_of_somebody_else_is_left_alone_and_named(plane: OperatorPlane) -> None:
     meta = {"name": "hello", "namespace": NAMESPACE}
@@ -431,6 +445,39 @@ async def test_a_changed_size_is_told_because_a_claim_keeps_its_own(plane: Opera
     await plane.patch(AGENT, "hello", {"spec": {"storage": {"size": "2Gi"}}})
     found = await plane.until(AGENT, "hello", has("StorageReady", "False", "SizeFixed"))
     assert "2Gi" in condition(found, "StorageReady")["message"]
+
+
+async def test_an_edit_that_drops_storage_keeps_the_claim_for_when_it_comes_back(plane: OperatorPlane) -> None:
+    await plane.create(provider_object(), agent_object(storage={"size": "1Gi"}))
+    await plane.start_daemon()
+    claim = await plane.get(PVC, "hello-storage")
+    await plane.patch(AGENT, "hello", {"spec": {"storage": None}})
+    found = await plane.until(AGENT, "hello", has("StorageReady", "False", "ClaimKept"))
+    await plane.start_daemon()
+    assert "PersistentVolumeClaim agents/hello-storage" in condition(found, "StorageReady")["message"]
+    assert "kubectl delete pvc hello-storage -n agents" in condition(found, "StorageReady")["message"]
+    settled = await plane.get(AGENT, "hello")
+    assert "storagePVC" not in settled["status"]
+    assert "PersistentVolumeClaim" not in settled["status"]["linkedResources"]
+    assert await plane.quiet() == []
+    kept = await plane.get(PVC, "hello-storage")
+    assert (kept["metadata"]["uid"], kept["metadata"].get("deletionTimestamp")) == (claim["metadata"]["uid"], None)
+    assert kept["metadata"]["ownerReferences"][0]["name"] == "hello", "it would outlive its Agent"
+    assert (await plane.event_reasons("hello")).count("ClaimKept") == 1
+    await plane.patch(AGENT, "hello", {"spec": {"storage": {"size": "1Gi"}}})
+    await plane.until(AGENT, "hello", has("StorageReady", "True", "Claimed"))
+    await plane.start_daemon()
+    assert (await plane.get(PVC, "hello-storage"))["metadata"]["uid"] == claim["metadata"]["uid"]
+    assert (await plane.get(AGENT, "hello"))["status"]["storagePVC"] == "hello-storage"
+
+
+async def test_a_kept_claim_that_somebody_deletes_is_told_no_longer(plane: OperatorPlane) -> None:
+    await plane.create(provider_object(), agent_object(storage={"size": "1Gi"}))
+    await plane.start_daemon()
+    await plane.patch(AGENT, "hello", {"spec": {"storage": None}})
+    await plane.until(AGENT, "hello", has("StorageReady", "False", "ClaimKept"))
+    await plane.client.delete(PVC, "hello-storage", NAMESPACE)
+    await plane.until(AGENT, "hello", lambda obj: not condition(obj, "StorageReady"))
 
 
 async def test_adding_storage_later_switches_to_recreate(plane: OperatorPlane) -> None:
