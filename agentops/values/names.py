@@ -9,6 +9,7 @@ import re
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _DNS1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 _ENV = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -28,6 +29,11 @@ def is_dns1123_subdomain(name: str) -> bool:
 def is_dns1035_label(name: str) -> bool:
     """A DNS label starting with a letter. What Service names must be."""
     return len(name) <= 63 and _DNS1035.fullmatch(name) is not None
+
+
+def is_label_value(text: str) -> bool:
+    """What the value of a label must be: at most 63 of letters, digits, `-`, `_` and `.`, the ends alphanumeric."""
+    return len(text) <= 63 and _LABEL_VALUE.fullmatch(text) is not None
 
 
 def is_env_name(name: str) -> bool:

@@ -189,6 +189,12 @@ class OperatorPlane:
     async def patch(self, kind: Kind, name: str, patch: dict[str, Any], **options: Any) -> None:
         await self.client.patch(kind, name, patch, NAMESPACE, **options)
 
+    async def loosen(self, kind: Kind, change: Callable[[dict[str, Any]], Any]) -> None:
+        """Let the API server take what the CRD of `kind` refuses: `change` edits the schema of its spec in place."""
+        crd = await self.client.get(CRD, kind.resource)
+        change(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"])
+        await self.client.update(CRD, crd)
+
     async def gone(self, kind: Kind, name: str, timeout_s: float = 30.0) -> None:
         async def look() -> bool:
             return await self.absent(kind, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from agentops.api.fields import Rule, doc
-from agentops.api.types.shared import CONDITIONS_DOC, NAME_MAX, Condition, ObjectMeta
+from agentops.api.types.shared import CONDITIONS_DOC, NAME_MAX, NAME_RULE, Condition, ObjectMeta
 
 SOURCES = ("user", "channel", "agent", "schedule", "console")
 INTENTS = ("change", "plan", "incident", "discovery", "noop")
@@ -46,7 +46,9 @@ class OutcomeHint:
 class AgentRunSpec:
     """What to run. Immutable, but for `cancel` from false to true."""
 
-    agent_ref: str = field(metadata=doc("Name of the Agent in the same namespace.", min_length=1, max_length=NAME_MAX))
+    agent_ref: str = field(
+        metadata=doc("Name of the Agent in the same namespace.", min_length=1, max_length=NAME_MAX, rules=(NAME_RULE,))
+    )
     prompt: str = field(metadata=doc("What the agent is asked.", min_length=1, max_length=PROMPT_MAX))
     source: str = field(default="user", metadata=doc("Who created the run.", enum=SOURCES))
     source_ref: str | None = field(

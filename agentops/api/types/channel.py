@@ -8,6 +8,7 @@ from agentops.api.fields import Rule, doc
 from agentops.api.types.shared import (
     CONDITIONS_DOC,
     NAME_MAX,
+    NAME_RULE,
     PULL_POLICIES,
     Condition,
     ObjectMeta,
@@ -102,7 +103,9 @@ class ChannelSpec:
     """Where work comes from, and which agent gets it."""
 
     type: str = field(metadata=doc("Where work comes from.", enum=TYPES))
-    agent_ref: str = field(metadata=doc("Name of the Agent in the same namespace.", min_length=1, max_length=NAME_MAX))
+    agent_ref: str = field(
+        metadata=doc("Name of the Agent in the same namespace.", min_length=1, max_length=NAME_MAX, rules=(NAME_RULE,))
+    )
     image: str = field(metadata=doc("Image of the bridge.", min_length=1, max_length=1024))
     telegram: TelegramConfig | None = field(default=None, metadata=doc("For type telegram."))
     slack: ChatConfig | None = field(default=None, metadata=doc("For type slack."))

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from agentops.api.fields import Quantity, doc
+from agentops.api.fields import Quantity, Rule, doc
 
 NAME_MAX = 253
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+NAME_RULE = Rule(
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+    "is not the name of an object: use a-z, 0-9, - and .",
+    "",
+    "FieldValueInvalid",
+)
 ENV_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 
 

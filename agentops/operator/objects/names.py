@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentops.values.names import env_stem, safe_name
+from agentops.values.names import env_stem, is_label_value, safe_name
 
 RUNTIME_PORT = 4096
 MEMORY_PORT = 7437
@@ -58,8 +58,8 @@ def output_config_map(run: str) -> str:
 
 
 def label_value(name: str) -> str:
-    """An object's name as a label value, at most 63 characters."""
-    return name if len(name) <= 63 else safe_name(name)
+    """An object's name as a label value; what cannot be one, such as a reference nobody can meet, is cut and hashed."""
+    return name if is_label_value(name) else safe_name(name)
 
 
 def service_url(agent: str, namespace: str) -> str:

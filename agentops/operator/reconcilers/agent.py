@@ -346,7 +346,7 @@ class AgentReconciler:
         name, namespace = claim["metadata"]["name"], claim["metadata"]["namespace"]
         message = (
             f"the spec has no storage, so PersistentVolumeClaim {namespace}/{name} is not mounted; it is kept with "
-            f"what it holds: put spec.storage back to use it, or delete it with: kubectl delete pvc {name} -n {namespace}"
+            f"what it holds: put spec.storage back to use it, or delete it: kubectl delete pvc {name} -n {namespace}"
         )
         if story.draft.condition(ConditionType.STORAGE_READY, False, Reason.CLAIM_KEPT, message):
             self._recorder.event(story.obj, "Normal", Reason.CLAIM_KEPT, message)

@@ -15,6 +15,7 @@ from agentops.api import labels
 from agentops.api.codec import dumps
 from agentops.api.kinds import AGENT, AGENT_RUN
 from agentops.api.runs import TaskResult, Usage
+from agentops.kube.errors import Invalid
 from agentops.kube.kinds import CONFIG_MAP, JOB, POD, SECRET
 from agentops.operator.secrets import decode_value
 
@@ -90,6 +91,20 @@ async def test_a_run_waits_for_its_agent_to_exist_and_to_run(plane: OperatorPlan
     await plane.until(AGENT_RUN, "hello-run", has("AgentReady", "False", "AgentNotRunning"))
     await plane.start_daemon()
     await plane.until(AGENT_RUN, "hello-run", in_phase("Running"))
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_a_run_whose_agent_ref_is_no_name_fails_at_once(plane: OperatorPlane, cancel: bool) -> None:
+    """Such as a run from before the CRD said so."""
+    with pytest.raises(Invalid, match=r"spec\.agentRef: Invalid value: .*is not the name of an object"):
+        await plane.create(run_object(agent="No Such"))
+    await plane.loosen(AGENT_RUN, lambda spec: spec["properties"]["agentRef"].pop("x-kubernetes-validations"))
+    await plane.create(run_object(agent="No Such", cancel=cancel))
+    failed = await plane.until(AGENT_RUN, "hello-run", in_phase("Failed"))
+    complete = condition(failed, "Complete")
+    assert complete["reason"] == "InvalidSpec"
+    assert complete["message"].startswith("spec.agentRef: 'No Such' is not an object's name")
+    assert await plane.quiet() == []
 
 
 async def test_queued_run_starts_when_the_running_one_ends(daemon: OperatorPlane) -> None:
