@@ -115,6 +115,8 @@ class Reason(StrEnum):
     AGENT_NOT_RUNNING = "AgentNotRunning"
     AGENT_BUSY = "AgentBusy"
     WAITING_FOR_POD = "WaitingForPod"
+    FAILED_CREATE = "FailedCreate"
+    """The Job cannot make the run's pod: the word its controller has for it, too."""
     # AgentRun: Stopping
     CANCEL_REQUESTED = "CancelRequested"
     REPLACED = "Replaced"

@@ -139,6 +139,14 @@ def container_failure(pod: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
+def scheduling_failure(pod: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Reason and message, when no node takes the pod."""
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled is None or scheduled.get("status") != "False":
+        return None
+    return Reason.UNSCHEDULABLE, _cut(str(scheduled.get("message") or "no node fits"))
+
+
 _WAITING_FAILURES = {
     "CrashLoopBackOff",
     "ImagePullBackOff",
@@ -161,11 +169,11 @@ def _container_trouble(pod: Mapping[str, Any]) -> Workload | None:
 
 
 def _scheduling_trouble(pod: Mapping[str, Any]) -> Workload | None:
-    scheduled = _condition(pod, "PodScheduled")
-    if scheduled is None or scheduled.get("status") != "False":
+    failure = scheduling_failure(pod)
+    if failure is None:
         return None
-    message = _cut(f"pod {pod['metadata']['name']}: {scheduled.get('message') or 'no node fits'}")
-    return Workload(running=False, reason=Reason.UNSCHEDULABLE, message=message)
+    message = _cut(f"pod {pod['metadata']['name']}: {failure[1]}")
+    return Workload(running=False, reason=failure[0], message=message)
 
 
 def _ended_reason(terminated: Mapping[str, Any]) -> str:

@@ -11,6 +11,8 @@
 | Pod of a daemon         | its Agent; the Agent's runs that are not over    | label; index `agent`            |
 | Pod of a task           | its run                                          | label                           |
 | Job                     | its run                                          | controller reference            |
+| Event of a Job without  | the Job's run                                    | the Job's controller reference  |
+| a pod                   |                                                  |                                 |
 | AgentRun                | itself; it admits the next when it is over       | the agent's lock                |
 | Service of a memory     | itself, for its token; Agents that name it       | index Agent `memory`            |
 | a Secret `<name>-token` | the memory Service of that name                  | the name: it may be a user's    |
@@ -33,6 +35,7 @@ from agentops.controller import Builder, Cache, Controller, EnqueueMapped, Manag
 from agentops.kube.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
+    EVENTS_V1,
     JOB,
     NETWORK_POLICY,
     POD,
@@ -47,6 +50,7 @@ from agentops.operator.inputs import context_config_maps, secret_names
 from agentops.operator.objects.names import token_secret
 from agentops.operator.reconcilers.agent_run import RUNS_BY_AGENT, SLOTS_BY_AGENT
 from agentops.operator.reconcilers.provider import AGENTS_BY_PROVIDER
+from agentops.operator.reconcilers.task_runs import EVENTS_BY_JOB
 from agentops.operator.review import COMPONENT_MEMORY, component
 from agentops.operator.run_work import view
 from agentops.values.kinds import Kind
@@ -60,6 +64,8 @@ SCOPES: dict[Kind, Scope] = {
     PVC: Scope(labels=_OURS),
     POD: Scope(labels=_OURS),
     JOB: Scope(labels=_OURS),
+    # Of all Jobs, since Events have no labels; but of those only that cannot make a pod, and for an hour.
+    EVENTS_V1: Scope(fields="reason=FailedCreate,regarding.kind=Job"),
     NETWORK_POLICY: Scope(labels=_OURS),
     ROLE: Scope(labels=_OURS),
     ROLE_BINDING: Scope(labels=_OURS),
@@ -81,6 +87,7 @@ INDEXES: tuple[tuple[Kind, str, Callable[[Object], Iterable[str]]], ...] = (
     (AGENT, "configmap", lambda agent: context_config_maps(agent["spec"])),
     (AGENT, "memory", lambda agent: _present((agent["spec"].get("memory") or {}).get("serverRef"))),
     (PROVIDER, "secret", lambda provider: provider_secret_names(provider["spec"])),
+    (EVENTS_V1, EVENTS_BY_JOB, lambda event: _present((event.get("regarding") or {}).get("uid"))),
     (AGENT_RUN, RUNS_BY_AGENT, lambda run: [] if view(run).finished else [run["spec"]["agentRef"]]),
     (AGENT_RUN, SLOTS_BY_AGENT, lambda run: [run["spec"]["agentRef"]] if view(run).holds_slot else []),
 )
@@ -128,6 +135,7 @@ def wire(
         .owns(JOB)
         .watches(AGENT, EnqueueMapped(seen.by_name(AGENT_RUN, RUNS_BY_AGENT), lambda event: WAITS))
         .watches(POD, EnqueueMapped(seen.runs_of_pod, _pod_urgency))
+        .watches(EVENTS_V1, EnqueueMapped(seen.runs_of_event))
         .with_options(max_concurrent=run_workers)
         .build(run.reconcile),
         Builder(manager)
@@ -181,6 +189,18 @@ class Lookup:
         if component(pod) == labels.COMPONENT_TASK_RUN:
             return [Request(meta["namespace"], labelled[labels.RUN])] if labels.RUN in labelled else []
         return self._find(AGENT_RUN, meta["namespace"], RUNS_BY_AGENT, labelled.get(labels.AGENT, ""))
+
+    def runs_of_event(self, event: Object) -> Iterable[Request]:
+        """The run of the Job that the Event is about; a Job that is not cached yet wakes it when it comes."""
+        regarding = event.get("regarding") or {}
+        entry = self._cache.lookup(JOB, started=False).get((regarding.get("namespace", ""), regarding.get("name", "")))
+        if entry is None or entry.meta.uid != regarding.get("uid"):
+            return []
+        return [
+            Request(entry.key[0], owner.name)
+            for owner in entry.meta.owner_references or ()
+            if owner.controller and owner.kind == AGENT_RUN.kind
+        ]
 
     def _find(self, kind: Kind, namespace: str, index: str, value: str) -> list[Request]:
         entries = self._cache.lookup(kind, started=False).list(namespace, index=(index, value))

@@ -145,8 +145,8 @@ class AgentRunStatus:
     phase: str | None = field(
         default=None,
         metadata=doc(
-            "Pending: the agent is not ready; Queued: other runs come first; Running: dispatched; Succeeded and "
-            "Failed: finished, see condition Complete for the reason.",
+            "Pending: the agent is not ready, or its Job has no pod yet; Queued: other runs come first; Running: "
+            "dispatched; Succeeded and Failed: finished, see condition Complete for the reason.",
             enum=PHASES,
         ),
     )

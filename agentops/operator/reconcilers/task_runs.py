@@ -1,12 +1,14 @@
 """Runs of tasks: one Job per run, never retried; its last line of output is the result.
 
 Expected flow
-    status.jobName, startTime → Job → phase Running → Job ends → result from the log, else from the
+    status.jobName, startTime → Job → pod, phase Running → Job ends → result from the log, else from the
     termination message → status → the Job gets a TTL.
 
 Guarantees
     A Job that has been seen, or may have existed before a restart, is never made again: when it is
     gone, the run is over, reason JobLost. The Job outlives its result being read.
+    A Job that cannot make its pod (quota, ServiceAccount, Pod Security) keeps trying until the deadline. Its status
+    says nothing of that, so what its controller tells in Events is told on.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from agentops.api.types import Agent
 from agentops.controller import Client, EventRecorder, Result, RetryAfter
 from agentops.controller.owners import is_controlled_by, set_controller_reference
 from agentops.kube.errors import AlreadyExists, ApiError, BadRequest, Invalid, NotFound
-from agentops.kube.kinds import CONFIG_MAP, JOB, POD, SECRET
+from agentops.kube.kinds import CONFIG_MAP, EVENTS_V1, JOB, POD, SECRET
 from agentops.operator import plan
 from agentops.operator.joblog import read_task_result
 from agentops.operator.objects import names
@@ -30,7 +32,7 @@ from agentops.operator.objects.job import TTL_AFTER_HARVEST_S, TaskRun, fits_inl
 from agentops.operator.results import Result as RunResult
 from agentops.operator.results import failure, from_task, out_of_time, parse_termination_message
 from agentops.operator.review import Reviewer
-from agentops.operator.rollout import container_failure, pod_failure
+from agentops.operator.rollout import container_failure, pod_failure, scheduling_failure
 from agentops.operator.run_work import RunWork, belongs_to_namesake, run_timeout_s
 from agentops.operator.secrets import decode_value
 from agentops.operator.task_end import lost, pod_end, termination_message
@@ -38,6 +40,8 @@ from agentops.telemetry.logging import get_logger
 
 log = get_logger("operator.task")
 
+EVENTS_BY_JOB = "job"
+"""Index of the Events that a pod could not be made, by the uid of the Job."""
 STOP_AFTER_S = 180.0
 """A Job whose pods do not go within their grace period and a minute is left behind."""
 
@@ -68,7 +72,7 @@ class TaskRuns:
         ended = _job_end(found) or await self._pod_end(work)
         if ended is not None:
             return await self._harvest(work, ended)
-        await self._watch(work)
+        await self._watch(work, found)
         return None
 
     async def stop(self, work: RunWork, agent: Agent | None) -> RunResult | Result | None:
@@ -135,8 +139,9 @@ class TaskRuns:
                 raise
             await self._take_back(work, f"Job {work.namespace}/{_name(work)} was refused: {error.message}")
         log.info("task.job-created", run=work.name)
+        self._unconfirmed.discard(work.uid)
         self._recorder.event(work.obj, "Normal", "Started", f"Made Job {_name(work)}")
-        work.draft.set(phase=RunPhase.RUNNING.value)
+        self._tell_no_pod(work, None)
         return None
 
     async def _manifest(self, work: RunWork, agent: Agent) -> dict[str, Any] | str:
@@ -209,25 +214,45 @@ class TaskRuns:
             return None
 
     async def _without_job(self, work: RunWork, agent: Agent) -> RunResult | Result | None:
-        if work.uid in self._unconfirmed and work.phase is not RunPhase.RUNNING:
+        if work.uid in self._unconfirmed:
             return await self._create(work, agent)
         message = f"Job {work.namespace}/{_name(work)} is gone, and with it what the run was doing"
         return failure(Reason.JOB_LOST, message)
 
-    async def _watch(self, work: RunWork) -> None:
-        """Phase Running, and what keeps the pod from starting, if something does."""
+    async def _watch(self, work: RunWork, found: Mapping[str, Any]) -> None:
+        """Phase Running once there is a pod, and what keeps it from being made or from starting, if something does."""
         pod = await self._pod(work)
-        trouble = container_failure(pod) if pod is not None else None
-        if trouble is not None and pod is not None:
+        if pod is None:
+            if work.run.status.pod_name is None:
+                self._tell_no_pod(work, await self._create_failure(found))
+            return
+        trouble = container_failure(pod) or scheduling_failure(pod)
+        if trouble is not None:
             message = f"pod {pod['metadata']['name']}, {trouble[1]}"
             if work.draft.condition(ConditionType.AGENT_READY, False, trouble[0], message):
                 self._recorder.event(work.obj, "Warning", trouble[0], message)
         else:
             work.draft.condition(ConditionType.AGENT_READY, True, Reason.READY, "the agent takes runs")
-        work.draft.set(
-            phase=RunPhase.RUNNING.value,
-            podName=pod["metadata"]["name"] if pod is not None else work.run.status.pod_name,
-        )
+        work.draft.set(phase=RunPhase.RUNNING.value, podName=pod["metadata"]["name"])
+
+    def _tell_no_pod(self, work: RunWork, cause: str | None) -> None:
+        """There is a Job and no pod yet; `cause` is why it could not be made."""
+        where = f"Job {work.namespace}/{_name(work)}"
+        work.draft.set(phase=RunPhase.PENDING.value)
+        if cause is None:
+            message = f"{where} is making its pod"
+            work.draft.condition(ConditionType.AGENT_READY, False, Reason.WAITING_FOR_POD, message)
+            return
+        message = f"{where} cannot make its pod, and goes on trying: {cause}"
+        if work.draft.condition(ConditionType.AGENT_READY, False, Reason.FAILED_CREATE, message):
+            self._recorder.event(work.obj, "Warning", Reason.FAILED_CREATE, message)
+
+    async def _create_failure(self, found: Mapping[str, Any]) -> str | None:
+        """What the Job's controller last said of a pod it could not make."""
+        meta = found["metadata"]
+        events = await self._client.list(EVENTS_V1, meta["namespace"], index=(EVENTS_BY_JOB, meta["uid"]))
+        last = max(events, key=_last_seen, default={})
+        return str(last.get("note") or "").removeprefix("Error creating: ") or None
 
     async def _pod_end(self, work: RunWork) -> tuple[bool, str, str] | None:
         """The end of a pod that is on its way out, and why the Job sent it there, if it did."""
@@ -284,6 +309,17 @@ class TaskRuns:
 
 def _name(work: RunWork) -> str:
     return work.run.status.job_name or names.job(work.name)
+
+
+def _last_seen(event: Mapping[str, Any]) -> str:
+    """When an Event was last observed; of the old kind, too, as Kubernetes' own controllers write it."""
+    times = (
+        (event.get("series") or {}).get("lastObservedTime"),
+        event.get("deprecatedLastTimestamp"),
+        event.get("eventTime"),
+        event["metadata"].get("creationTimestamp"),
+    )
+    return next((str(time) for time in times if time), "")
 
 
 def _job_end(found: Mapping[str, Any], *, interim: bool = False) -> tuple[bool, str, str] | None:

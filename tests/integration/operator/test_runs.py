@@ -16,7 +16,7 @@ from agentops.api.codec import dumps
 from agentops.api.kinds import AGENT, AGENT_RUN
 from agentops.api.runs import TaskResult, Usage
 from agentops.kube.errors import Invalid
-from agentops.kube.kinds import CONFIG_MAP, JOB, POD, SECRET
+from agentops.kube.kinds import CONFIG_MAP, JOB, POD, RESOURCE_QUOTA, SECRET
 from agentops.operator.secrets import decode_value
 
 pytestmark = pytest.mark.anyio
@@ -607,3 +607,46 @@ async def test_a_task_pod_that_cannot_start_is_told(task: OperatorPlane) -> None
     await task.client.update(POD, pods[0], subresource="status")
     found = await task.until(AGENT_RUN, "scribe-run", has("AgentReady", "False", "ErrImagePull"))
     assert "image x is not known" in condition(found, "AgentReady")["message"]
+
+
+def no_room() -> dict[str, Any]:
+    meta = {"name": "no-room", "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": {"pods": "0"}}}
+
+
+async def test_a_task_whose_job_can_make_no_pod_says_why_and_does_not_claim_to_run(task: OperatorPlane) -> None:
+    await task.client.create(RESOURCE_QUOTA, no_room())
+    await task.create(run_object("scribe-run", "scribe"))
+    stuck = await task.until(AGENT_RUN, "scribe-run", has("AgentReady", "False", "FailedCreate"))
+    told = condition(stuck, "AgentReady")["message"]
+    assert told.startswith("Job agents/scribe-run cannot make its pod")
+    assert "exceeded quota: no-room" in told
+    assert phase(stuck) == "Pending"
+
+    async def warned() -> bool:
+        return "FailedCreate" in await task.event_reasons("scribe-run")
+
+    await task.plane.eventually(warned)
+    await task.client.delete(RESOURCE_QUOTA, "no-room", NAMESPACE)
+    healed = await task.until(AGENT_RUN, "scribe-run", in_phase("Running"))
+    assert condition(healed, "AgentReady")["status"] == "True"
+
+
+async def test_the_end_of_a_task_that_never_got_a_pod_says_why(task: OperatorPlane) -> None:
+    await task.client.create(RESOURCE_QUOTA, no_room())
+    await task.create(run_object("scribe-run", "scribe"))
+    await task.until(AGENT_RUN, "scribe-run", has("AgentReady", "False", "FailedCreate"))
+    await task.patch(JOB, "scribe-run", {"spec": {"activeDeadlineSeconds": 1}})
+    done = await task.until(AGENT_RUN, "scribe-run", in_phase("Failed"))
+    assert condition(done, "Complete")["reason"] == "Timeout"
+    assert "exceeded quota: no-room" in condition(done, "Complete")["message"]
+    assert "exceeded quota: no-room" in done["status"]["output"]
+
+
+async def test_a_task_pod_that_no_node_takes_is_told(task: OperatorPlane) -> None:
+    await task.create(run_object("scribe-run", "scribe"))
+    running = await task.until(AGENT_RUN, "scribe-run", in_phase("Running"))
+    why = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}
+    await task.patch(POD, running["status"]["podName"], {"status": {"conditions": [why]}}, subresource="status")
+    found = await task.until(AGENT_RUN, "scribe-run", has("AgentReady", "False", "Unschedulable"))
+    assert "0/1 nodes are available" in condition(found, "AgentReady")["message"]
