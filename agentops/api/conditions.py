@@ -81,6 +81,8 @@ class Reason(StrEnum):
     # Agent: ChildrenReady, StorageReady
     APPLIED = "Applied"
     APPLY_FAILED = "ApplyFailed"
+    RENDER_FAILED = "RenderFailed"
+    """No children can be made of the spec, which passed for consistent all the same: a defect of ours."""
     TERMINATING = "Terminating"
     CLAIMED = "Claimed"
     SIZE_FIXED = "SizeFixed"

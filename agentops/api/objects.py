@@ -109,8 +109,11 @@ def _make_converter() -> cattrs.Converter:
         return str(value)
 
     def integer(value: Any, _: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | float) or int(value) != value:
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not whole:
             raise _Mismatch(f"expected a whole number, got {_describe(value)}")
+        if not -(1 << 63) <= value < 1 << 63:
+            raise _Mismatch(f"{value} has more than the 64 bits a number may have")
         return int(value)
 
     def number(value: Any, _: Any) -> float:

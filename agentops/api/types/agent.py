@@ -12,6 +12,7 @@ from agentops.api.types.shared import (
     CONDITIONS_DOC,
     NAME_MAX,
     PULL_POLICIES,
+    TOKENS_MAX,
     Condition,
     ConfigMapKeyRef,
     ObjectMeta,
@@ -27,6 +28,7 @@ CONCURRENCY_POLICIES = ("queue", "reject", "replace")
 PHASES = ("Pending", "Running", "Ready", "Failed")
 DEFAULT_TIMEOUT = "10m"
 DEFAULT_MAX_STEPS = 100
+STEPS_MAX = 1_000_000
 
 
 @frozen(slots=True)
@@ -270,10 +272,12 @@ class AgentSpec:
     )
     temperature: float | None = field(default=None, metadata=doc("Sampling temperature.", minimum=0, maximum=2))
     max_output_tokens: int | None = field(
-        default=None, metadata=doc("Most tokens one model call may produce.", minimum=1, format="int64")
+        default=None,
+        metadata=doc("Most tokens one model call may produce.", minimum=1, maximum=TOKENS_MAX, format="int64"),
     )
     max_steps: int = field(
-        default=DEFAULT_MAX_STEPS, metadata=doc("Most model calls in one turn.", minimum=1, format="int32")
+        default=DEFAULT_MAX_STEPS,
+        metadata=doc("Most model calls in one turn.", minimum=1, maximum=STEPS_MAX, format="int32"),
     )
     primary_provider: str | None = field(
         default=None, metadata=doc("Name of the bound Provider for models without a prefix.", max_length=NAME_MAX)

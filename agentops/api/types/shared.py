@@ -9,6 +9,9 @@ from attrs import field, frozen
 from agentops.api.fields import Quantity, Rule, doc
 
 NAME_MAX = 253
+ID_MAX = 2**31 - 1
+"""Largest user or group id that Kubernetes takes."""
+TOKENS_MAX = 10_000_000
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 NAME_RULE = Rule(
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
@@ -157,15 +160,21 @@ class Sysctl:
 class PodSecurityContext:
     """Security settings of a pod. What would weaken the platform's floor is refused and reported."""
 
-    run_as_user: int | None = field(default=None, metadata=doc("User id of every process; not 0.", minimum=0))
-    run_as_group: int | None = field(default=None, metadata=doc("Group id of every process.", minimum=0))
+    run_as_user: int | None = field(
+        default=None, metadata=doc("User id of every process; not 0.", minimum=0, maximum=ID_MAX)
+    )
+    run_as_group: int | None = field(
+        default=None, metadata=doc("Group id of every process.", minimum=0, maximum=ID_MAX)
+    )
     run_as_non_root: bool | None = field(default=None, metadata=doc("Refuse to run as root; false is refused."))
-    fs_group: int | None = field(default=None, metadata=doc("Group that owns mounted volumes.", minimum=0))
+    fs_group: int | None = field(
+        default=None, metadata=doc("Group that owns mounted volumes.", minimum=0, maximum=ID_MAX)
+    )
     fs_group_change_policy: str | None = field(
         default=None, metadata=doc("When volume ownership is changed.", enum=("OnRootMismatch", "Always"))
     )
     supplemental_groups: tuple[int, ...] = field(
-        default=(), metadata=doc("Further group ids.", max_items=32, minimum=0)
+        default=(), metadata=doc("Further group ids.", max_items=32, minimum=0, maximum=ID_MAX)
     )
     se_linux_options: SELinuxOptions | None = field(default=None, metadata=doc("SELinux context."))
     seccomp_profile: SeccompProfile | None = field(
@@ -191,8 +200,10 @@ class Capabilities:
 class SecurityContext:
     """Security settings of a container. What would weaken the platform's floor is refused and reported."""
 
-    run_as_user: int | None = field(default=None, metadata=doc("User id of the process; not 0.", minimum=0))
-    run_as_group: int | None = field(default=None, metadata=doc("Group id of the process.", minimum=0))
+    run_as_user: int | None = field(
+        default=None, metadata=doc("User id of the process; not 0.", minimum=0, maximum=ID_MAX)
+    )
+    run_as_group: int | None = field(default=None, metadata=doc("Group id of the process.", minimum=0, maximum=ID_MAX))
     run_as_non_root: bool | None = field(default=None, metadata=doc("Refuse to run as root; false is refused."))
     allow_privilege_escalation: bool | None = field(default=None, metadata=doc("true is refused."))
     privileged: bool | None = field(default=None, metadata=doc("true is refused."))
@@ -236,7 +247,7 @@ class AnthropicDefaults:
         default=None, metadata=doc("How much work the model puts in.", enum=("low", "medium", "high", "max"))
     )
     thinking_budget_tokens: int | None = field(
-        default=None, metadata=doc("Tokens the model may think with.", minimum=1024, format="int64")
+        default=None, metadata=doc("Tokens the model may think with.", minimum=1024, maximum=TOKENS_MAX, format="int64")
     )
     disable_parallel_tool_use: bool | None = field(default=None, metadata=doc("One tool call at a time."))
 
@@ -268,7 +279,7 @@ class GoogleDefaults:
         default=None, metadata=doc("How much the model thinks.", enum=("MINIMAL", "LOW", "MEDIUM", "HIGH"))
     )
     thinking_budget_tokens: int | None = field(
-        default=None, metadata=doc("Tokens the model may think with.", minimum=128, format="int64")
+        default=None, metadata=doc("Tokens the model may think with.", minimum=128, maximum=TOKENS_MAX, format="int64")
     )
     safety_settings: tuple[SafetySetting, ...] = field(
         default=(), metadata=doc("Content filters.", max_items=32, list_map_keys=("category",))

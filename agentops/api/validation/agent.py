@@ -6,9 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agentops.api.model_reference import AmbiguousModel, BadModelReference, find_model
 from agentops.api.schedule import schedule_problem
-from agentops.api.types.agent import BUILTIN_TOOLS, CONCURRENCY_POLICIES, MODES, Agent, AgentSpec, ToolHooksSpec
+from agentops.api.types.agent import (
+    BUILTIN_TOOLS,
+    CONCURRENCY_POLICIES,
+    MODES,
+    STEPS_MAX,
+    Agent,
+    AgentSpec,
+    ToolHooksSpec,
+)
 from agentops.api.types.agenttool import MCP_SOURCES, AgentTool
 from agentops.api.types.provider import Provider
+from agentops.api.types.shared import TOKENS_MAX
 from agentops.api.validation import common
 from agentops.api.validation.common import FieldError, forbidden, invalid, required
 from agentops.api.variables import reserved_in
@@ -192,10 +201,10 @@ def _limits(spec: AgentSpec) -> list[FieldError]:
     errors = []
     if spec.temperature is not None and not 0 <= spec.temperature <= 2:
         errors.append(invalid("spec.temperature", f"{spec.temperature} is not between 0 and 2"))
-    if spec.max_steps <= 0:
-        errors.append(invalid("spec.maxSteps", f"{spec.max_steps} is not more than zero"))
-    if spec.max_output_tokens is not None and spec.max_output_tokens <= 0:
-        errors.append(invalid("spec.maxOutputTokens", f"{spec.max_output_tokens} is not more than zero"))
+    if not 0 < spec.max_steps <= STEPS_MAX:
+        errors.append(invalid("spec.maxSteps", f"{spec.max_steps} is not between 1 and {STEPS_MAX}"))
+    if spec.max_output_tokens is not None and not 0 < spec.max_output_tokens <= TOKENS_MAX:
+        errors.append(invalid("spec.maxOutputTokens", f"{spec.max_output_tokens} is not between 1 and {TOKENS_MAX}"))
     if spec.concurrency.max_runs < 1:
         errors.append(invalid("spec.concurrency.maxRuns", f"{spec.concurrency.max_runs} is not at least one"))
     errors += common.one_of("spec.concurrency.policy", spec.concurrency.policy, CONCURRENCY_POLICIES)

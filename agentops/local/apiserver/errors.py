@@ -23,6 +23,9 @@ TYPE_INVALID = "FieldValueTypeInvalid"
 TOO_LONG = "FieldValueTooLong"
 TOO_MANY = "FieldValueTooMany"
 
+NO_FIELD = "<nil>"
+"""How Go prints the path of what is wrong with an object as a whole."""
+
 _WORDS = {
     REQUIRED: "Required value",
     INVALID: "Invalid value",

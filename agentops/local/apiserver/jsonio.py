@@ -43,7 +43,7 @@ def decode_json(body: bytes) -> Any:
 
 
 def decode_yaml(body: bytes) -> Any:
-    """YAML as kubectl reads it: only true and false are booleans, timestamps stay text."""
+    """YAML as kubectl reads it: only true and false are booleans, timestamps stay text, huge integers become floats."""
     import yaml
 
     try:
@@ -83,7 +83,11 @@ def _loader() -> Any:
         base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
         class Loader(base):  # type: ignore[misc]
-            """Safe, without YAML 1.1's yes/no/on/off and timestamps."""
+            """Safe, without YAML 1.1's yes/no/on/off and timestamps, with integers as wide as JSON's."""
+
+            def construct_wide_int(self, node: Any) -> int | float:
+                value: int = self.construct_yaml_int(node)
+                return value if -(1 << 63) <= value < 1 << 63 else float(value)
 
         drop = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}
         Loader.yaml_implicit_resolvers = {
@@ -91,6 +95,7 @@ def _loader() -> Any:
             for first, resolvers in base.yaml_implicit_resolvers.items()
         }
         Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF"))
+        Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_wide_int)
         _LOADER.append(Loader)
     return _LOADER[0]
 

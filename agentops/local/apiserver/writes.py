@@ -517,7 +517,7 @@ class Writer:
                         "some validation rules were not checked because the object was invalid; correct the existing "
                         "errors to complete validation"
                     )
-                    out.append(errors.invalid_value("<nil>", errors.FieldError("", "").value, text))
+                    out.append(errors.invalid_value(errors.NO_FIELD, errors.FieldError("", "").value, text))
                 else:
                     out = cel.evaluate(obj, schema, "", old=old)
             return out

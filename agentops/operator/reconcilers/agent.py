@@ -19,7 +19,7 @@ from attrs import define, field
 from agentops.api import labels
 from agentops.api.conditions import AgentPhase, ConditionType, Reason
 from agentops.api.kinds import AGENT
-from agentops.api.objects import decode
+from agentops.api.objects import DecodeError, decode
 from agentops.api.types import Agent
 from agentops.api.variables import reserved_in
 from agentops.controller import Client, EventRecorder, ForeignObject, Request
@@ -127,7 +127,11 @@ class AgentReconciler:
             self._last_good.pop(request, None)  # the children go with the Agent, by their owner references
             self._obstacles.expect(request, ())
             return
-        story = self._open(found)
+        try:
+            story = self._open(found)
+        except DecodeError as error:
+            await self._tell_unreadable(found, error)
+            return
         own = await self._token(story)
         if own is not None:
             story.review = await self._reviewer.review(story.agent, own)
@@ -161,11 +165,18 @@ class AgentReconciler:
         """The children of the roll-out: from current inputs, or the last good ones while something is in the way."""
         assert story.review is not None
         agent, request = story.agent, Request.of(story.obj)
+        uid, last_good = self._last_good.get(request, ("", None))
+        if uid != agent.metadata.uid:
+            last_good = None
         if not story.review.complete:
-            uid, last_good = self._last_good.get(request, ("", None))
-            return last_good if uid == agent.metadata.uid else None
+            return last_good
         image = plan.resolve_image(agent, self._runtime_image)
-        rendering = plan.render(agent, story.review.inputs, image, self._endpoints)
+        try:
+            rendering = plan.render(agent, story.review.inputs, image, self._endpoints)
+        except (ValueError, TypeError, ArithmeticError, LookupError) as error:  # pure: another try ends the same way
+            log.exception("agent.not-rendered", agent=str(request))
+            story.problems.append((Reason.RENDER_FAILED, f"nothing can be made of this spec: {error}"))
+            return last_good
         self._last_good[request] = (agent.metadata.uid, rendering)
         return rendering
 
@@ -237,6 +248,17 @@ class AgentReconciler:
         log.info("agent.child-deleted", kind=kind.kind, name=meta["name"], namespace=meta["namespace"])
 
     # the status
+
+    async def _tell_unreadable(self, found: dict[str, Any], error: DecodeError) -> None:
+        """The object does not have the shape of an Agent, whatever let it pass: its children are left as they are."""
+        draft, message = StatusDraft(AGENT, found, self._clock.now()), str(error)
+        draft.condition(ConditionType.CONFIG_VALID, False, Reason.INVALID_SPEC, message)
+        if draft.condition(ConditionType.READY, False, Reason.INVALID_SPEC, message):
+            self._recorder.event(found, "Warning", Reason.INVALID_SPEC, message)
+        draft.set(
+            phase=AgentPhase.FAILED.value, message=message, observedGeneration=found["metadata"].get("generation")
+        )
+        await draft.save(self._client)
 
     async def _tell(self, story: _Story) -> None:
         """Phase, conditions and the plain facts, all computed from what was just seen."""

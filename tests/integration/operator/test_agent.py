@@ -16,6 +16,7 @@ from support.plane import eventually
 from agentops.api import labels
 from agentops.api.kinds import AGENT, AGENT_RESOURCE, AGENT_TOOL, CHANNEL, PROVIDER
 from agentops.api.memory_access import bearer_project
+from agentops.kube.errors import Invalid
 from agentops.kube.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
@@ -30,6 +31,7 @@ from agentops.kube.kinds import (
     SERVICE,
     SERVICE_ACCOUNT,
 )
+from agentops.operator import plan
 from agentops.operator.secrets import decode_value
 
 pytestmark = pytest.mark.anyio
@@ -190,6 +192,47 @@ async def test_an_unknown_model_prefix_names_field_and_fix(plane: OperatorPlane)
     assert await plane.absent(DEPLOYMENT, "hello")
     await plane.patch(AGENT, "hello", {"spec": {"model": "local/x"}})
     await plane.start_daemon()
+
+
+def without_limits(spec: dict[str, Any]) -> None:
+    spec["properties"]["maxSteps"] = {"type": "number"}
+
+
+@pytest.mark.parametrize("field", ["maxSteps", "maxOutputTokens"])
+async def test_a_number_nobody_can_hold_is_refused_with_its_field(plane: OperatorPlane, field: str) -> None:
+    with pytest.raises(Invalid, match=f"spec.{field} in body must be of type integer"):
+        await plane.create(agent_object(**{field: 1e20}))
+
+
+async def test_a_spec_that_cannot_be_read_is_a_condition(plane: OperatorPlane) -> None:
+    await plane.loosen(AGENT, without_limits)
+    await plane.create(provider_object(), agent_object(maxSteps=1e20))
+    found = await plane.until(AGENT, "hello", has("ConfigValid", "False", "InvalidSpec"))
+    assert "spec.maxSteps: 1e+20" in condition(found, "ConfigValid")["message"]
+    assert (phase(found), condition(found, "Ready")["reason"]) == ("Failed", "InvalidSpec")
+    assert await plane.quiet() == []
+    await plane.patch(AGENT, "hello", {"spec": {"maxSteps": 5}})
+    await plane.start_daemon()
+
+
+async def test_what_cannot_be_rendered_is_a_condition_and_leaves_the_pods(
+    plane: OperatorPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await plane.create(provider_object(), agent_object())
+    pod = await plane.start_daemon()
+
+    def broken(*args: Any) -> Any:
+        raise TypeError("Integer exceeds 64-bit range")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(plan, "render", broken)
+        await plane.patch(AGENT, "hello", {"spec": {"systemPrompt": "Later."}})
+        found = await plane.until(AGENT, "hello", has("ChildrenReady", "False", "RenderFailed"))
+        assert "Integer exceeds 64-bit range" in condition(found, "ChildrenReady")["message"]
+        assert await plane.quiet() == []
+        assert [item["metadata"]["name"] for item in await plane.pods("runtime")] == [pod]
+    await plane.patch(AGENT, "hello", {"spec": {"systemPrompt": "Now."}})
+    await plane.until(AGENT, "hello", has("ChildrenReady", "True"))
 
 
 async def test_a_missing_secret_of_the_agent_is_named(plane: OperatorPlane) -> None:

@@ -75,7 +75,9 @@ def test_a_good_agent_has_no_findings() -> None:
         ({"temperature": 2.1}, "spec.temperature", I),  # A5
         ({"temperature": -0.1}, "spec.temperature", I),
         ({"maxSteps": 0}, "spec.maxSteps", I),  # A6
+        ({"maxSteps": 2**40}, "spec.maxSteps", I),
         ({"maxOutputTokens": 0}, "spec.maxOutputTokens", I),
+        ({"maxOutputTokens": 2**40}, "spec.maxOutputTokens", I),
         ({"fallbackModels": ["local/a", "other/b"]}, "spec.fallbackModels[1]", I),  # A8
         ({"builtinTools": []}, "spec.tools", R),  # A9
         ({"toolHooks": {"allowedPaths": ["/data", "tmp"]}}, "spec.toolHooks.allowedPaths[1]", I),  # A10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import anyio
@@ -157,6 +158,37 @@ async def test_required_and_types_are_checked(widgets: Api) -> None:
         'Invalid value: "string": spec.replicas in body must be of type integer: "string"',
         "spec.replicas",
     ) in causes(wrong.body)
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, -(2**63) - 1, 10**20, 1e20])
+@pytest.mark.parametrize("media", ["json", "yaml"])
+async def test_an_integer_beyond_64_bits_is_none(widgets: Api, media: str, number: float) -> None:
+    """Go's decoder makes a float64 of it, and no float64 beyond 2**53 passes for an integer."""
+    body = json.dumps({**widget("a"), "spec": {**widget("a")["spec"], "replicas": "N"}}).replace('"N"', repr(number))
+    headers = {"content-type": f"application/{media}"}
+    wrong = await widgets.post(WIDGETS, body.encode(), **headers)
+    assert (
+        "FieldValueTypeInvalid",
+        'Invalid value: "number": spec.replicas in body must be of type integer: "number"',
+        "spec.replicas",
+    ) in causes(wrong.body)
+
+
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1, 1e10])
+async def test_an_integer_beyond_its_32_bits_is_refused_in_the_words_of_a_real_server(api: Api, number: float) -> None:
+    await api.post(CRDS, with_schema({"properties": {"n": {"type": "integer", "format": "int32"}}}))
+    api.server.custom.establish_now()
+    wrong = await api.post(WIDGETS, {**widget("a"), "spec": {"n": number}})
+    text = "Checked value must be of type integer with format int32 in spec.n"
+    assert wrong.message == f'Widget.test.example.com "a" is invalid: <nil>: Invalid value: "": {text}'
+    assert (await api.post(WIDGETS, {**widget("a"), "spec": {"n": 2**31 - 1}})).status == 201
+
+
+async def test_a_huge_number_in_a_free_form_part_is_kept_as_a_float(widgets: Api) -> None:
+    body = json.dumps({**widget("a"), "spec": {**widget("a")["spec"], "free": {"x": "N"}}}).replace('"N"', str(10**20))
+    made = await widgets.post(WIDGETS, body.encode(), **{"content-type": "application/yaml"})
+    assert made.status == 201, made
+    assert made.body["spec"]["free"] == {"x": 1e20}
 
 
 async def test_keyed_lists_refuse_duplicates(widgets: Api) -> None:

@@ -247,7 +247,7 @@ def _run(
     try:
         compiled = compile_rule(rule["rule"], schema, optional_old=optional)
     except CelError as error:
-        out.append(errors.invalid_value(path, _NOTHING, f"rule compile error: {error}"))
+        out.append(errors.invalid_value(path or errors.NO_FIELD, _NOTHING, f"rule compile error: {error}"))
         return
     if compiled.uses_old and not optional and old is MISSING:
         return
@@ -261,7 +261,7 @@ def _run(
             seen["oldSelf"] = None if old is MISSING else to_cel(old, schema)
         data["oldSelf"] = seen["oldSelf"]
         data[_PRESENT] = old is not MISSING
-    where = path + (rule.get("fieldPath") or "")
+    where = (path + (rule.get("fieldPath") or "")).removeprefix(".") or errors.NO_FIELD
     try:
         verdict = compiled.program.eval(data=data).plain_value()
     except RuntimeError as error:  # the engine gives up, mostly on its budget of 10,000 steps of loops

@@ -161,7 +161,10 @@ def _defaults_and_rules(schema: Schema, path: str, out: list[FieldError]) -> Non
     """Of a schema that holds water otherwise."""
     if schema.default is not MISSING and schema.default is not None:
         found = validate(schema.default, schema, "")
-        out.extend(FieldError(e.type, f"{path}.default{e.field}", e.detail, e.value) for e in found)
+        at = f"{path}.default"
+        out.extend(
+            FieldError(e.type, at if e.field == errors.NO_FIELD else at + e.field, e.detail, e.value) for e in found
+        )
     for index, rule in enumerate(schema.rules):
         at = f"{path}.x-kubernetes-validations[{index}]"
         text = rule.get("rule") or ""

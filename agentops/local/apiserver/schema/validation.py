@@ -132,7 +132,7 @@ def _against(value: Any, raw: Mapping[str, Any], path: str) -> list[FieldError]:
 
 def _typed(value: Any, schema: Schema) -> bool:
     if schema.int_or_string:
-        return isinstance(value, str | int | float if schema.quantity else str | int) and not isinstance(value, bool)
+        return isinstance(value, str) or _is_integer(value) or (schema.quantity and isinstance(value, float))
     match schema.type:
         case "object":
             return isinstance(value, dict)
@@ -143,12 +143,20 @@ def _typed(value: Any, schema: Schema) -> bool:
         case "boolean":
             return isinstance(value, bool)
         case "integer":
-            return (isinstance(value, int) and not isinstance(value, bool)) or (
-                isinstance(value, float) and value.is_integer()
-            )
+            return _is_integer(value) or (isinstance(value, float) and _is_whole(value))
         case "number":
             return isinstance(value, int | float) and not isinstance(value, bool)
     return True
+
+
+def _is_integer(value: Any) -> bool:
+    """Whether Go's decoder makes an int64 of the number; what has more bits becomes a float64."""
+    return isinstance(value, int) and not isinstance(value, bool) and _fits(value, "int64")
+
+
+def _is_whole(value: float) -> bool:
+    """Whether a float64 passes for an integer: it stands for that one only (swag.IsFloat64AJSONInteger)."""
+    return value.is_integer() and abs(value) < 1 << 53
 
 
 def type_name(value: Any) -> str:
@@ -157,9 +165,9 @@ def type_name(value: Any) -> str:
             return "null"
         case bool():
             return "boolean"
-        case int():
+        case int() if _is_integer(value):
             return "integer"
-        case float():
+        case int() | float():
             return "number"
         case str():
             return "string"
@@ -202,9 +210,10 @@ def _number(value: float, raw: Mapping[str, Any], path: str, out: list[FieldErro
     step = raw.get("multipleOf")
     if step and (value / step) != int(value / step):
         out.append(_should(path, value, f"be a multiple of {step}"))
-    limit = {"int32": 31, "int64": 63}.get(raw.get("format", ""))
-    if limit and isinstance(value, int) and not -(1 << limit) <= value < 1 << limit:
-        out.append(_should(path, value, f"be of type {raw['format']}"))
+    if raw.get("type") == "integer" and raw.get("format") == "int32" and not -(1 << 31) <= value < 1 << 31:
+        # kube-openapi has no code for this one, so the API server has neither field nor value for it.
+        text = f"Checked value must be of type integer with format int32 in {path}"
+        out.append(errors.invalid_value(errors.NO_FIELD, "", text))
 
 
 def _should(path: str, value: Any, what: str) -> FieldError:
