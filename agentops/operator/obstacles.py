@@ -1,6 +1,6 @@
-"""Objects of somebody else that have the name of a child: watched one by one until they move.
+"""Objects of somebody else, watched one by one: those in an Agent's way until they move, missing ones until they come.
 
-The cache holds only what carries the operator's labels, so nothing else would say that the name is free.
+The cache holds only what carries the operator's labels, so nothing else would say that the name is free, or taken.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ GONE_S = 1.0
 
 @frozen(slots=True)
 class Obstacle:
-    """What is in the way."""
+    """What is in the way, or what is `missing`."""
 
     kind: Kind
     namespace: str
     name: str
+    missing: bool = False
 
 
 class Obstacles:
@@ -81,15 +82,15 @@ class Obstacles:
             self._wake(request)
 
     async def _until_it_moves(self, obstacle: Obstacle) -> None:
-        """Return when it is gone or has another owner, and when the watch has lasted long enough."""
+        """Return when it is gone or has another owner, or has come, and when the watch has lasted long enough."""
         kind, namespace = obstacle.kind, obstacle.namespace
         only = f"metadata.name={obstacle.name}"
         page = await self._client.live.list_page(kind, namespace, fields=only, metadata_only=True)
         found = page.get("items") or []
-        if not found:
+        if bool(found) is obstacle.missing:
             await self._clock.sleep(GONE_S)
             return
-        before = [reference["uid"] for reference in found[0]["metadata"].get("ownerReferences") or ()]
+        before = [reference["uid"] for item in found for reference in item["metadata"].get("ownerReferences") or ()]
         query = [
             ("watch", "true"),
             ("fieldSelector", only),
@@ -101,6 +102,8 @@ class Obstacles:
             async for chunk in answer.chunks():
                 for line in lines.feed(chunk):
                     event = decode_event(line)
+                    if obstacle.missing and event.type != "BOOKMARK":
+                        return
                     owners = [reference.uid for reference in event.meta.owner_references or ()]
                     if event.type in ("DELETED", "ERROR") or owners != before:
                         return

@@ -15,11 +15,15 @@ from agentops.api.objects import decode
 from agentops.api.types import Agent, Provider
 from agentops.api.validation import FieldError, validate_agent, validate_agent_bindings
 from agentops.controller import Client
-from agentops.kube.kinds import SERVICE
+from agentops.kube.errors import NotFound
+from agentops.kube.kinds import SERVICE, SERVICE_ACCOUNT
 from agentops.operator.inputs import AgentInputs, Blocker, file_digest, secret_digest, used_secrets
 from agentops.operator.objects import names
 from agentops.operator.objects.config import BoundProvider
+from agentops.operator.obstacles import Obstacle
 from agentops.operator.secrets import Missing, SecretReader
+from agentops.values.kinds import Kind
+from agentops.values.names import is_dns1123_label, is_dns1123_subdomain
 
 
 @frozen(slots=True, kw_only=True)
@@ -29,6 +33,10 @@ class Review:
     inputs: AgentInputs
     problems: tuple[FieldError, ...] = ()
     blockers: tuple[Blocker, ...] = ()
+    shortfalls: tuple[Blocker, ...] = ()
+    """What is missing too, and holds nothing back."""
+    missing: tuple[Obstacle, ...] = ()
+    """Which of all that no watch of the cache will tell of when it comes."""
     memory_bearer: str | None = None
     """What the agent sends to its memory service: reaches the agent's project only. None when there is none to make."""
 
@@ -67,11 +75,12 @@ class Reviewer:
         secret_digests, missing = await self._secrets(agent, providers, reader, salt)
         file_digests, missing_files = await self._files(agent, reader)
         memory_token, memory_bearer, memory_blocker = await self._memory(agent, reader, salt)
+        account, service = await self._missing_account(agent), await self._missing_memory(agent)
         bearer = f"{names.token_secret(agent.metadata.name)}/{names.TOKEN_KEY}"
         secret_digests |= {bearer: secret_digest(salt, own[names.TOKEN_KEY]), **memory_token}
         blockers += [
             Blocker(condition=ConditionType.DEPENDENCIES_READY, reason=item.reason, message=item.message)
-            for item in [*missing, *missing_files]
+            for item in [*missing, *missing_files, *filter(None, [account])]
         ]
         blockers += [memory_blocker] if memory_blocker else []
         inputs = AgentInputs(
@@ -82,7 +91,24 @@ class Reviewer:
             if agent.spec.memory and memory_token
             else None,
         )
-        return Review(inputs=inputs, problems=tuple(problems), blockers=tuple(blockers), memory_bearer=memory_bearer)
+        return Review(
+            inputs=inputs,
+            problems=tuple(problems),
+            blockers=tuple(blockers),
+            shortfalls=tuple(
+                Blocker(condition=ConditionType.DEPENDENCIES_READY, reason=item.reason, message=item.message)
+                for item in filter(None, [service])
+            ),
+            missing=tuple(
+                Obstacle(kind, agent.metadata.namespace, name, missing=True)
+                for kind, name, absent in (
+                    (SERVICE_ACCOUNT, agent.spec.service_account_name or "", account),
+                    (SERVICE, agent.spec.memory.server_ref if agent.spec.memory else "", service),
+                )
+                if absent
+            ),
+            memory_bearer=memory_bearer,
+        )
 
     async def _providers(self, agent: Agent) -> tuple[dict[str, Provider], list[Blocker]]:
         bound: dict[str, Provider] = {}
@@ -152,6 +178,35 @@ class Reviewer:
             None,
             Blocker(condition=ConditionType.DEPENDENCIES_READY, reason=Reason.MEMORY_TOKEN_NOT_READY, message=message),
         )
+
+    async def _missing_account(self, agent: Agent) -> Missing | None:
+        """Without it no pod can be made. One that goes later is told by the next review, and by the pods."""
+        name, namespace = agent.spec.service_account_name, agent.metadata.namespace
+        if not name or not is_dns1123_subdomain(name) or await self._exists(SERVICE_ACCOUNT, name, namespace):
+            return None
+        where = f"ServiceAccount {namespace}/{name} of spec.serviceAccountName"
+        message = f"{where} does not exist; create it or correct the name"
+        return Missing(reason=Reason.SERVICE_ACCOUNT_NOT_FOUND, message=message)
+
+    async def _missing_memory(self, agent: Agent) -> Missing | None:
+        memory, namespace = agent.spec.memory, agent.metadata.namespace
+        if memory is None or not is_dns1123_label(memory.server_ref):
+            return None
+        if await self._exists(SERVICE, memory.server_ref, namespace):
+            return None
+        where = f"Service {namespace}/{memory.server_ref} of spec.memory.serverRef"
+        message = f"{where} does not exist; create it or correct the name: until then the agent works without memory"
+        return Missing(reason=Reason.MEMORY_NOT_FOUND, message=message)
+
+    async def _exists(self, kind: Kind, name: str, namespace: str) -> bool:
+        """Also without our labels, which the cache wants to see."""
+        if await self._client.try_get(kind, name, namespace) is not None:
+            return True
+        try:
+            await self._client.live.get(kind, name, namespace)
+        except NotFound:
+            return False
+        return True
 
 
 COMPONENT_MEMORY = "memory"

@@ -16,7 +16,8 @@
 | AgentRun                | itself; it admits the next when it is over       | the agent's lock                |
 | Service of a memory     | itself, for its token; Agents that name it       | index Agent `memory`            |
 | a Secret `<name>-token` | the memory Service of that name                  | the name: it may be a user's    |
-| somebody else's object  | the Agent in whose way it stands                 | obstacles                       |
+| somebody else's object  | the Agent in whose way it stands, or that needs  | obstacles                       |
+|                         | it: ServiceAccount, Service of a memory          |                                 |
 | answer of an agent pod  | the run                                          | follower                        |
 | answer of an endpoint   | the Provider                                     | prober                          |
 

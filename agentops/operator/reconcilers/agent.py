@@ -85,7 +85,7 @@ class _Story:
     problems: list[tuple[str, str]] = field(factory=list)
     """(reason, message) of children that could not be applied."""
     obstacles: list[Obstacle] = field(factory=list)
-    """Objects of somebody else in the place of children."""
+    """Objects of somebody else in the place of children, and missing ones that are theirs to make."""
     failure: Exception | None = None
     """Why this reconcile must be tried again, once the status is written."""
 
@@ -135,6 +135,7 @@ class AgentReconciler:
         own = await self._token(story)
         if own is not None:
             story.review = await self._reviewer.review(story.agent, own)
+            story.obstacles += story.review.missing
             if story.review.memory_bearer is not None or story.agent.spec.memory is None:
                 await self._tokens.derive(story.obj, own, names.MEMORY_TOKEN_KEY, story.review.memory_bearer)
             story.rendering = await self._render(story)
@@ -319,7 +320,8 @@ class AgentReconciler:
             (ConditionType.PROVIDERS_READY, Reason.CONFIGURED),
             (ConditionType.DEPENDENCIES_READY, Reason.ALL_READY),
         ):
-            blockers = [blocker for blocker in review.blockers if blocker.condition is type_]
+            found = [*review.blockers, *review.shortfalls]
+            blockers = [blocker for blocker in found if blocker.condition is type_]
             if not blockers:
                 draft.condition(type_, True, good, "everything the spec names is there")
                 continue

@@ -441,6 +441,34 @@ async def test_a_memory_service_gets_a_token_that_the_agent_mounts(plane: Operat
     assert len(await plane.client.list(REPLICA_SET, NAMESPACE)) == 1, "the pod was rolled for the token"
 
 
+@pytest.mark.parametrize("labelled", [True, False], ids=["ours", "somebody's"])
+async def test_a_memory_service_that_is_missing_is_named_and_holds_nothing_back(
+    plane: OperatorPlane, labelled: bool
+) -> None:
+    await plane.create(provider_object(), agent_object(memory={"serverRef": "nosuch"}))
+    await plane.start_daemon()
+    found = await plane.until(AGENT, "hello", has("DependenciesReady", "False", "MemoryNotFound"))
+    assert "Service agents/nosuch of spec.memory.serverRef" in condition(found, "DependenciesReady")["message"]
+    assert condition(found, "Ready")["status"] == "True"
+    assert await plane.quiet() == []
+    meta = {"name": "nosuch", "namespace": NAMESPACE, "labels": {labels.COMPONENT: "memory"} if labelled else {}}
+    await plane.create({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [{"port": 7437}]}})
+    await plane.until(AGENT, "hello", has("DependenciesReady", "True", "AllReady"))
+
+
+async def test_a_service_account_that_is_missing_is_waited_for(plane: OperatorPlane) -> None:
+    await plane.create(provider_object(), agent_object(serviceAccountName="nosuch"))
+    found = await plane.until(AGENT, "hello", has("DependenciesReady", "False", "ServiceAccountNotFound"))
+    assert "ServiceAccount agents/nosuch of spec.serviceAccountName" in condition(found, "DependenciesReady")["message"]
+    assert phase(found) == "Pending"
+    assert await plane.absent(DEPLOYMENT, "hello")
+    assert await plane.quiet() == []
+    meta = {"name": "nosuch", "namespace": NAMESPACE}
+    await plane.client.create(SERVICE_ACCOUNT, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
+    await plane.start_daemon()
+    assert condition(await plane.get(AGENT, "hello"), "DependenciesReady")["status"] == "True"
+
+
 async def test_a_memory_service_whose_own_token_goes_gets_one_of_ours(plane: OperatorPlane) -> None:
     meta = {"name": "agentops-memory", "namespace": NAMESPACE, "labels": {labels.COMPONENT: "memory"}}
     token = {"name": "agentops-memory-token", "namespace": NAMESPACE}
