@@ -10,6 +10,7 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _DNS1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+_KEY = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _ENV = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -34,6 +35,12 @@ def is_dns1035_label(name: str) -> bool:
 def is_label_value(text: str) -> bool:
     """What the value of a label must be: at most 63 of letters, digits, `-`, `_` and `.`, the ends alphanumeric."""
     return len(text) <= 63 and _LABEL_VALUE.fullmatch(text) is not None
+
+
+def is_qualified_name(key: str) -> bool:
+    """`[prefix/]name`: what keys of labels, annotations and resources must be. The prefix is a DNS subdomain."""
+    prefix, slash, name = key.rpartition("/")
+    return (not slash or is_dns1123_subdomain(prefix)) and len(name) <= 63 and _KEY.fullmatch(name) is not None
 
 
 def is_env_name(name: str) -> bool:

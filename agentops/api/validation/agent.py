@@ -44,6 +44,7 @@ def validate_agent(agent: Agent) -> list[FieldError]:
         *_context_files(spec),
         *_schedule(spec),
         *(_tool_hooks(spec.tool_hooks) if spec.tool_hooks else ()),
+        *_pod(spec),
         *common.resources("spec.resources", spec.resources.requests, spec.resources.limits),
     ]
 
@@ -167,6 +168,10 @@ def _models(spec: AgentSpec) -> list[FieldError]:
     for path, text in _model_fields(spec):
         if not text:
             continue
+        if _is_untidy(text):
+            message = f"{text!r} has spaces or line breaks around its parts; write provider/model without them"
+            errors.append(invalid(path, message))
+            continue
         try:
             find_model(text, bound, spec.primary_provider)
         except AmbiguousModel as problem:
@@ -174,6 +179,11 @@ def _models(spec: AgentSpec) -> list[FieldError]:
         except BadModelReference as problem:
             errors.append(invalid(path, str(problem)))
     return errors
+
+
+def _is_untidy(model: str) -> bool:
+    """Whether something nobody sees is part of the name; spaces within are, if rarely, some server's own."""
+    return not model.isprintable() or any(part != part.strip() for part in model.split("/"))
 
 
 def _not_bound(provider: str, bound: Sequence[str]) -> str:
@@ -244,6 +254,15 @@ def _object_name(path: str, name: str) -> list[FieldError]:
     return []
 
 
+def _pod(spec: AgentSpec) -> list[FieldError]:
+    errors = common.annotation_keys("spec.podAnnotations", spec.pod_annotations)
+    if spec.image is not None:
+        errors += common.image("spec.image", spec.image)
+    if spec.service_account_name is not None:
+        errors += _object_name("spec.serviceAccountName", spec.service_account_name)
+    return errors
+
+
 def _storage(spec: AgentSpec) -> list[FieldError]:
     if spec.storage is None:
         return []
@@ -256,6 +275,8 @@ def _storage(spec: AgentSpec) -> list[FieldError]:
         errors.append(required("spec.storage.size", "write a size such as 1Gi"))
     else:
         errors += common.quantity("spec.storage.size", spec.storage.size, positive=True)
+    if spec.storage.storage_class:
+        errors += _object_name("spec.storage.storageClass", spec.storage.storage_class)
     return errors
 
 

@@ -24,6 +24,7 @@ def validate_run(run: AgentRun, agent: Agent | None = None) -> list[FieldError]:
         errors.append(invalid("spec.agentRef", f"{spec.agent_ref!r} is not an object's name: use a-z, 0-9, - and ."))
     if not spec.prompt.strip():
         errors.append(required("spec.prompt", "write what the agent is asked"))
+    errors += common.no_nul("spec.prompt", spec.prompt)
     if spec.ttl_seconds_after_finished is not None and spec.ttl_seconds_after_finished < 0:
         errors.append(invalid("spec.ttlSecondsAfterFinished", "is less than zero"))
     if spec.git is not None:

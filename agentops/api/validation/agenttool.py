@@ -59,6 +59,8 @@ def _mcp_server(tool: AgentTool) -> list[FieldError]:
     errors = []
     if not server.image:
         errors.append(required("spec.mcpServer.image", "write the image of the server"))
+    else:
+        errors += common.image("spec.mcpServer.image", server.image)
     errors += common.env("spec.mcpServer.env", server.env)
     errors += common.secret_env("spec.mcpServer.secrets", server.secrets, server.env)
     errors += common.resources("spec.mcpServer.resources", server.resources.requests, server.resources.limits)

@@ -41,6 +41,8 @@ def validate_channel(channel: Channel) -> list[FieldError]:
     tls = spec.webhook.tls if spec.webhook else None
     if tls is not None and tls.issuer and tls.cluster_issuer:
         errors.append(forbidden("spec.webhook.tls.clusterIssuer", "issuer is set; use one of the two"))
+    if spec.image:
+        errors += common.image("spec.image", spec.image)
     errors += common.resources("spec.resources", spec.resources.requests, spec.resources.limits)
     return errors
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from agentops.api.types.shared import GoogleDefaults, ProviderCallDefaults, SecretEnvVar
-from agentops.values.names import is_dns1123_subdomain, is_env_name
+from agentops.values.names import is_dns1123_subdomain, is_env_name, is_qualified_name
 from agentops.values.quantity import parse_quantity
 
 
@@ -106,11 +107,14 @@ def quantity(path: str, text: str, *, positive: bool = False) -> list[FieldError
 
 
 def resources(path: str, requests: Mapping[str, str], limits: Mapping[str, str]) -> list[FieldError]:
-    """Every amount a quantity, no request above its limit."""
+    """Names that Kubernetes takes, amounts that are quantities and leave something, no request above its limit."""
     errors: list[FieldError] = []
     for block, amounts in (("requests", requests), ("limits", limits)):
         for name, amount in sorted(amounts.items()):
-            errors += quantity(f"{path}.{block}.{name}", amount)
+            if not is_qualified_name(name):
+                message = f"{name!r} is not the name of a resource, such as cpu, memory or example.com/gpu"
+                errors.append(invalid(f"{path}.{block}.{name}", message))
+            errors += quantity(f"{path}.{block}.{name}", amount, positive=block == "limits" and name in _NEEDED)
     if not errors:
         errors += [
             invalid(f"{path}.requests.{name}", f"{amount} is more than the limit {limits[name]}")
@@ -120,13 +124,54 @@ def resources(path: str, requests: Mapping[str, str], limits: Mapping[str, str])
     return errors
 
 
+_NEEDED = frozenset({"cpu", "memory", "ephemeral-storage"})
+"""What no container can do without."""
+
+
 def env(path: str, variables: Mapping[str, str]) -> list[FieldError]:
-    """Names that Kubernetes accepts for environment variables."""
-    return [
+    """Names that Kubernetes accepts for environment variables, and values that an environment can hold."""
+    errors = [
         invalid(f"{path}.{name}", f"{name!r} is not a name for an environment variable")
         for name in sorted(variables)
         if not is_env_name(name)
     ]
+    for name, value in sorted(variables.items()):
+        errors += no_nul(f"{path}.{name}", value)
+    return errors
+
+
+def no_nul(path: str, text: str) -> list[FieldError]:
+    """INVALID for a NUL, at which the environment and the arguments of a process end."""
+    if "\0" not in text:
+        return []
+    return [
+        invalid(path, f"has a NUL character at position {text.index(chr(0))}, which no process can take; remove it")
+    ]
+
+
+def image(path: str, text: str) -> list[FieldError]:
+    """INVALID unless `text` can be the name of an image: the container runtime says so much later."""
+    if _IMAGE.fullmatch(text):
+        return []
+    return [invalid(path, f"{text!r} is not the name of an image; write it like registry.example.com/agent:1.0")]
+
+
+_IMAGE = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:/@+\[\]-]*")
+
+
+def annotation_keys(path: str, found: Mapping[str, str]) -> list[FieldError]:
+    """Keys that Kubernetes accepts for annotations, and no more in all than an object may have."""
+    errors = [
+        invalid(f"{path}.{key}", f"{key!r} is not the key of an annotation; write it like example.com/team")
+        for key in sorted(found)
+        if not is_qualified_name(key.lower())
+    ]
+    if sum(len(key.encode()) + len(value.encode()) for key, value in found.items()) > _ANNOTATIONS_MAX_BYTES:
+        errors.append(invalid(path, f"keys and values have more than {_ANNOTATIONS_MAX_BYTES} bytes"))
+    return errors
+
+
+_ANNOTATIONS_MAX_BYTES = 256 * 1024
 
 
 def secret_env(path: str, variables: Sequence[SecretEnvVar], plain: Mapping[str, str]) -> list[FieldError]:
