@@ -47,6 +47,8 @@ class ConditionType(StrEnum):
     # AgentRun
     COMPLETE = "Complete"
     AGENT_READY = "AgentReady"
+    OUTPUT_STORED = "OutputStored"
+    """False: of a long answer only the beginning is kept; the message says what stood in the way of the rest."""
     STOPPING = "Stopping"
     """True: the run is being stopped, for the reason of the condition; it holds its slot until that is done."""
     # Agent

@@ -322,7 +322,11 @@ class AgentRunReconciler:
             if is_controlled_by(there, work.obj):
                 return True
             if not belongs_to_namesake(there, work.obj):
-                message = f"ConfigMap {name} is not this run's, so only the beginning of the output is kept"
+                message = (
+                    f"ConfigMap {work.namespace}/{name} exists and is not this run's, so only the beginning of the "
+                    "answer is kept, in status.output; name the next run otherwise, or remove the ConfigMap"
+                )
+                work.draft.condition(ConditionType.OUTPUT_STORED, False, Reason.FOREIGN_OBJECT, message)
                 self._recorder.event(work.obj, "Warning", Reason.FOREIGN_OBJECT, message)
                 return False
             raise RetryAfter(1.0, f"ConfigMap {name} of the deleted AgentRun of the same name is still there") from None

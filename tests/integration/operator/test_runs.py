@@ -82,6 +82,13 @@ async def test_a_daemon_run_goes_to_a_ready_pod_and_brings_its_answer_back(daemo
     assert await daemon.quiet() == []
 
 
+async def test_a_name_that_will_not_do_is_refused_with_its_field(plane: OperatorPlane) -> None:
+    with pytest.raises(Invalid, match=r"invalid: metadata\.name: Invalid value: .*at most 63 characters"):
+        await plane.create(run_object("r" * 64))
+    with pytest.raises(Invalid, match=r"invalid: metadata\.name: Invalid value: .*starting with a letter"):
+        await plane.create(agent_object("1st"))
+
+
 async def test_a_run_waits_for_its_agent_to_exist_and_to_run(plane: OperatorPlane) -> None:
     await plane.create(run_object())
     waiting = await plane.until(AGENT_RUN, "hello-run", has("AgentReady", "False", "AgentNotFound"))
@@ -334,6 +341,9 @@ async def test_a_config_map_of_somebody_else_is_neither_written_nor_referred_to(
     done = await daemon.until(AGENT_RUN, "hello-run", in_phase("Succeeded"))
     assert done["status"]["outputTruncated"] is True
     assert "outputRef" not in done["status"]
+    lost = condition(done, "OutputStored")
+    assert (lost["status"], lost["reason"]) == ("False", "ForeignObject")
+    assert "ConfigMap agents/hello-run-output exists and is not this run's" in lost["message"]
     assert (await daemon.get(CONFIG_MAP, "hello-run-output"))["data"] == {"mine": "yes"}
 
 
