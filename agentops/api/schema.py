@@ -15,6 +15,7 @@ import attrs
 
 from agentops.api.fields import Doc, FieldInfo, Quantity, Rule, fields_of
 from agentops.api.types import agent, agentresource, agentrun, agenttool, channel, provider
+from agentops.api.types.shared import NAME_MAX
 
 QUANTITY_PATTERN = (
     r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
@@ -23,13 +24,13 @@ QUANTITY_PATTERN = (
 NAME_IS_A_LABEL = Rule(
     "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
     "the name becomes the name of a Service: at most 63 of a-z, 0-9 and -, starting with a letter",
-    "",
+    ".metadata.name",
     "FieldValueInvalid",
 )
 NAME_IS_A_LABEL_VALUE = Rule(
     "self.metadata.name.size() <= 63",
     "the name becomes the value of a label: at most 63 characters",
-    "",
+    ".metadata.name",
     "FieldValueInvalid",
 )
 
@@ -64,7 +65,11 @@ def object_schema(cls: type) -> dict[str, Any]:
         "required": ["spec"],
         "properties": properties,
     }
-    return _with_rules(schema, _OBJECT_RULES.get(cls, ()))
+    rules = _OBJECT_RULES.get(cls, ())
+    if rules:  # their `fieldPath` must lead to a field of the schema
+        name = {"description": "Name, unique within kind and namespace.", "type": "string", "maxLength": NAME_MAX}
+        properties["metadata"]["properties"] = {"name": name}
+    return _with_rules(schema, rules)
 
 
 def class_schema(cls: type, *, with_defaults: bool = True) -> dict[str, Any]:

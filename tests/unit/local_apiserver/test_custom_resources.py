@@ -308,6 +308,39 @@ async def test_rules_may_use_kubernetes_functions(api: Api) -> None:
     assert len(reply.body["details"]["causes"]) == 5
 
 
+@pytest.mark.parametrize(
+    ("path", "good"),
+    [
+        (".a.b", True),
+        (".a['b']", True),
+        (".m['x']", True),
+        (".m.x", True),
+        (".c", False),
+        ("a", False),
+        (".a[0]", False),
+    ],
+)
+async def test_the_field_path_of_a_rule_must_lead_to_a_field(api: Api, path: str, good: bool) -> None:
+    inner = {"type": "object", "properties": {"b": {"type": "string"}}}
+    free = {"type": "object", "additionalProperties": {"type": "string"}}
+    rule = {"rule": "false", "message": "never", "fieldPath": path}
+    made = await api.post(
+        CRDS, with_schema({"properties": {"a": inner, "m": free}, "x-kubernetes-validations": [rule]})
+    )
+    assert (made.status == 201) is good, made
+    assert good or "x-kubernetes-validations[0].fieldPath: Invalid value" in made.message
+
+
+async def test_what_is_wrong_with_the_whole_object_has_the_path_that_go_prints(api: Api) -> None:
+    crd = widget_crd()
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["x-kubernetes-validations"] = [{"rule": "self.metadata.name != 'a'", "message": "not a"}]
+    await api.post(CRDS, crd)
+    api.server.custom.establish_now()
+    wrong = await api.post(WIDGETS, widget("a"))
+    assert wrong.message == 'Widget.test.example.com "a" is invalid: <nil>: Invalid value: not a'
+
+
 async def test_optional_old_self_runs_on_create_too(api: Api) -> None:
     rule = {"rule": "!oldSelf.hasValue() || oldSelf.value().n <= self.n", "optionalOldSelf": True, "message": "only up"}
     await api.post(CRDS, with_schema({"properties": {"n": {"type": "integer"}}, "x-kubernetes-validations": [rule]}))

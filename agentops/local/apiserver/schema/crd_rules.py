@@ -5,6 +5,7 @@ A real server refuses what does not; an emulator that accepts it lets authors fi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -171,6 +172,9 @@ def _defaults_and_rules(schema: Schema, path: str, out: list[FieldError]) -> Non
         if not text.strip():
             out.append(errors.required(f"{at}.rule", "rule is not specified"))
             continue
+        field_path = rule.get("fieldPath") or ""
+        if field_path and not _leads_to_a_field(field_path, schema):
+            out.append(errors.invalid_value(f"{at}.fieldPath", field_path, "fieldPath must be a valid path"))
         for name, source in (("rule", text), ("messageExpression", rule.get("messageExpression") or "")):
             if source:
                 try:
@@ -184,6 +188,23 @@ def _defaults_and_rules(schema: Schema, path: str, out: list[FieldError]) -> Non
         _defaults_and_rules(child, f"{path}.additionalProperties", out)
     if schema.items is not None:
         _defaults_and_rules(schema.items, f"{path}.items", out)
+
+
+def _leads_to_a_field(path: str, schema: Schema) -> bool:
+    """Whether `path` (`.a['b']`) goes through declared properties and maps only, below `schema`."""
+    if not _FIELD_PATH.fullmatch(path):
+        return False
+    node: Schema | None = schema
+    for name, quoted in _FIELD_STEP.findall(path):
+        key = name or re.sub(r"\\(.)", r"\1", quoted)
+        if node is None or not (key in node.properties or (not node.properties and node.is_map)):
+            return False
+        node = node.child(key)
+    return True
+
+
+_FIELD_STEP = re.compile(r"\.([^.\[\]]+)|\['((?:[^'\\]|\\.)*)'\]")
+_FIELD_PATH = re.compile(f"(?:{_FIELD_STEP.pattern})+")
 
 
 def _shown(rule: str) -> dict[str, str]:
