@@ -22,9 +22,11 @@ from agentops.local.controllers.pods import (
     is_finished,
     is_ready,
     labels_of,
+    make_controller_ref,
     name_of,
     namespace_of,
     pod_from_template,
+    uid_of,
 )
 from agentops.local.controllers.revisions import REVISION_LABEL
 from agentops.local.controllers.rollout import replicas_of
@@ -66,13 +68,18 @@ def revision_for(stateful_set: Mapping[str, Any], ordinal: int, current: str, up
     return current if ordinal < partition_of(stateful_set) else update
 
 
+def ordinals_of(stateful_set: Mapping[str, Any]) -> range:
+    """The ordinals that the set wants."""
+    start = first_ordinal(stateful_set)
+    return range(start, start + replicas_of(stateful_set))
+
+
 def plan(
     stateful_set: Mapping[str, Any], pods: Sequence[Object], *, current: str, update: str, now: datetime
 ) -> OrdinalStep:
     """The next step. `current` and `update` are revision names; equal when no update is under way."""
-    name, start, size = name_of(stateful_set), first_ordinal(stateful_set), replicas_of(stateful_set)
-    by_ordinal = {o: p for p in pods if (o := ordinal_of(p, name)) is not None}
-    wanted = range(start, start + size)
+    by_ordinal = {o: p for p in pods if (o := ordinal_of(p, name_of(stateful_set))) is not None}
+    wanted = ordinals_of(stateful_set)
     step = OrdinalStep(status=_status(stateful_set, by_ordinal, current, update, now))
     waits = [w for p in by_ordinal.values() if (w := _available_in(stateful_set, p, now))]
     step.requeue_after_s = min(waits, default=None)
@@ -193,6 +200,46 @@ def claims_for(stateful_set: Mapping[str, Any], ordinal: int) -> list[Object]:
             }
         )
     return claims
+
+
+def claim_owners(
+    claim: Mapping[str, Any], stateful_set: Mapping[str, Any], set_kind: Kind, pod: Mapping[str, Any], pod_kind: Kind
+) -> list[Object]:
+    """The owner references a pod's claim should have by `persistentVolumeClaimRetentionPolicy`.
+
+    With whenScaled Delete a pod beyond the replicas owns its claim, with whenDeleted Delete the set owns the claims
+    of the pods it keeps; the garbage collector does the rest. References to others stay. A claim that somebody else
+    controls, or that an earlier set or pod of the same name owns, gets no owner from here.
+    """
+    refs = [dict(r) for r in claim["metadata"].get("ownerReferences") or ()]
+    ours = {(set_kind.kind, name_of(stateful_set)): stateful_set, (pod_kind.kind, name_of(pod)): pod}
+    mine, others, stale = [], [], False
+    for ref in refs:
+        owner = ours.get((str(ref.get("kind")), str(ref.get("name"))))
+        if owner is None:
+            others.append(ref)
+        else:
+            mine.append(ref)
+            stale = stale or ref.get("uid") != uid_of(owner)
+    if stale:
+        return refs
+    policy = stateful_set["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
+    stays = ordinal_of(pod, name_of(stateful_set)) in ordinals_of(stateful_set)
+    wanted: Object | None = None
+    if policy.get("whenScaled") == "Delete" and not stays:
+        wanted = make_controller_ref(pod, pod_kind)
+    elif policy.get("whenDeleted") == "Delete" and (stays or policy.get("whenScaled") != "Delete"):
+        wanted = make_controller_ref(stateful_set, set_kind)
+    if wanted is None or any(r.get("controller") for r in others):
+        return others
+    return refs if mine == [wanted] else [*others, wanted]
+
+
+def is_stale(claim: Mapping[str, Any], pod_name: str, pod_uid: str = "") -> bool:
+    """Whether the claim is on its way out: deleted, or owned by an earlier pod of this name."""
+    refs = claim["metadata"].get("ownerReferences") or ()
+    earlier = [r for r in refs if (r.get("kind"), r.get("name")) == ("Pod", pod_name) and r.get("uid") != pod_uid]
+    return is_deleting(claim) or bool(earlier)
 
 
 def pod_for(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.plane import ApiPlane, eventually
 
-from agentops.kube.kinds import CONTROLLER_REVISION, POD, PVC, STATEFUL_SET
+from agentops.kube.kinds import CONTROLLER_REVISION, EVENT, POD, PVC, STATEFUL_SET
 
 pytestmark = pytest.mark.anyio
 
@@ -132,3 +132,104 @@ async def orphaned(plane: ApiPlane) -> bool:
     return not await plane.client.list(STATEFUL_SET, "ns") and not any(
         revision["metadata"].get("ownerReferences") for revision in found
     )
+
+
+async def retaining(plane: ApiPlane, pods: Any, retention: dict[str, str], replicas: int = 2) -> dict[str, Any]:
+    """The set with this persistentVolumeClaimRetentionPolicy, all its pods ready."""
+    wanted = copy.deepcopy(STATEFUL)
+    wanted["spec"] |= {"replicas": replicas, "persistentVolumeClaimRetentionPolicy": retention}
+    await plane.client.create(STATEFUL_SET, wanted)
+
+    async def ready() -> dict[str, Any] | None:
+        await play(plane, pods)
+        current = await plane.client.get(STATEFUL_SET, "db", "ns")
+        return current if current.get("status", {}).get("readyReplicas") == replicas else None
+
+    return await eventually(ready)
+
+
+async def owners(plane: ApiPlane) -> dict[str, list[tuple[str, str]]]:
+    """Kind and name of each claim's owners."""
+    return {
+        c["metadata"]["name"]: [(o["kind"], o["name"]) for o in c["metadata"].get("ownerReferences") or ()]
+        for c in await plane.client.list(PVC, "ns")
+    }
+
+
+async def test_the_claims_of_a_set_that_deletes_them_go_with_it(plane: ApiPlane, pods: Any) -> None:
+    live = await retaining(plane, pods, {"whenDeleted": "Delete"})
+    assert live["spec"]["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Delete", "whenScaled": "Retain"}
+    owned = {"data-db-0": [("StatefulSet", "db")], "data-db-1": [("StatefulSet", "db")]}
+
+    async def all_owned() -> bool:
+        return await owners(plane) == owned
+
+    await eventually(all_owned)
+    claim = await plane.client.get(PVC, "data-db-0", "ns")
+    reference = claim["metadata"]["ownerReferences"][0]
+    assert reference["controller"] and reference["blockOwnerDeletion"] and reference["uid"] == live["metadata"]["uid"]
+    await plane.client.delete(STATEFUL_SET, "db", "ns")
+
+    async def gone() -> bool:
+        return not await plane.client.list(PVC, "ns")
+
+    await eventually(gone)
+
+
+async def test_a_pod_that_is_scaled_away_takes_its_claim_along(plane: ApiPlane, pods: Any) -> None:
+    await retaining(plane, pods, {"whenScaled": "Delete", "whenDeleted": "Retain"})
+    assert await owners(plane) == {"data-db-0": [], "data-db-1": []}, "pods that stay own nothing"
+    await plane.client.patch(STATEFUL_SET, "db", {"spec": {"replicas": 1}}, "ns")
+
+    async def one_left() -> bool:
+        return await owners(plane) == {"data-db-0": []}
+
+    await eventually(one_left)
+    await plane.client.patch(STATEFUL_SET, "db", {"spec": {"replicas": 2}}, "ns")
+
+    async def back() -> bool:
+        return set(await owners(plane)) == {"data-db-0", "data-db-1"} and len(await pods()) == 2
+
+    await eventually(back)
+    await plane.client.delete(STATEFUL_SET, "db", "ns")
+
+    async def gone() -> bool:
+        return not await pods()
+
+    await eventually(gone)
+    assert len(await plane.client.list(PVC, "ns")) == 2
+
+
+async def test_a_policy_that_turns_to_retain_takes_the_owners_away(plane: ApiPlane, pods: Any) -> None:
+    await retaining(plane, pods, {"whenScaled": "Delete", "whenDeleted": "Delete"}, replicas=1)
+
+    async def owned_by(*wanted: tuple[str, str]) -> bool:
+        return await owners(plane) == {"data-db-0": list(wanted)}
+
+    await eventually(lambda: owned_by(("StatefulSet", "db")))
+    retain = {"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Retain", "whenDeleted": "Retain"}}}
+    await plane.client.patch(STATEFUL_SET, "db", retain, "ns")
+    await eventually(owned_by)
+
+
+async def test_a_pod_waits_until_the_claim_of_the_one_before_is_gone(plane: ApiPlane, pods: Any) -> None:
+    await retaining(plane, pods, {}, replicas=1)
+    claim = await plane.client.get(PVC, "data-db-0", "ns")
+    held = {"metadata": {"finalizers": [*claim["metadata"]["finalizers"], "example.com/hold"]}}
+    await plane.client.patch(PVC, "data-db-0", held, "ns")
+    await plane.client.delete(PVC, "data-db-0", "ns")
+    await plane.client.delete(POD, "db-0", "ns")
+
+    async def said() -> bool:
+        events = await plane.client.list(EVENT, "ns")
+        return any("pvc data-db-0 is being deleted" in e["message"] for e in events)
+
+    await eventually(said)
+    assert await pods() == []
+    await plane.client.patch(PVC, "data-db-0", {"metadata": {"finalizers": None}}, "ns")
+
+    async def replaced() -> bool:
+        fresh = await plane.client.get(PVC, "data-db-0", "ns")
+        return len(await pods()) == 1 and fresh["metadata"]["uid"] != claim["metadata"]["uid"]
+
+    await eventually(replaced)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agentops.kube.kinds import STATEFUL_SET
-from agentops.local.controllers.ordinals import REVISION_LABEL, OrdinalStep, claims_for, plan, pod_for
+from agentops.kube.kinds import POD, STATEFUL_SET
+from agentops.local.controllers.ordinals import REVISION_LABEL, OrdinalStep, claim_owners, claims_for, plan, pod_for
 
 
 class World:
@@ -133,3 +133,38 @@ def test_pods_have_stable_names_hosts_and_claims(make: Any, start: int) -> None:
     assert pod["spec"]["volumes"] == [{"name": "data", "persistentVolumeClaim": {"claimName": f"data-db-{start}"}}]
     (claim,) = claims_for(world.set, start)
     assert claim["metadata"]["name"] == f"data-db-{start}"
+
+
+@pytest.mark.parametrize(
+    ("scaled", "deleted", "ordinal", "owner"),
+    [
+        ("Retain", "Retain", 0, ""),
+        ("Retain", "Retain", 5, ""),
+        ("Retain", "Delete", 0, "db"),
+        ("Retain", "Delete", 5, "db"),
+        ("Delete", "Retain", 0, ""),
+        ("Delete", "Retain", 5, "db-5"),
+        ("Delete", "Delete", 0, "db"),
+        ("Delete", "Delete", 5, "db-5"),
+    ],
+)
+def test_who_owns_a_claim(make: Any, scaled: str, deleted: str, ordinal: int, owner: str) -> None:
+    world = World(make, persistentVolumeClaimRetentionPolicy={"whenScaled": scaled, "whenDeleted": deleted})
+    pod = make.pod(f"db-{ordinal}", ready=True)
+    other = {"kind": "ConfigMap", "name": "c", "uid": "1"}
+    claim = {"metadata": {"ownerReferences": [other]}}
+    found = claim_owners(claim, world.set, STATEFUL_SET, pod, POD)
+    assert [r["name"] for r in found] == ["c", owner][: 2 if owner else 1]
+    settled = {"metadata": {"ownerReferences": found}}
+    assert claim_owners(settled, world.set, STATEFUL_SET, pod, POD) == found
+
+
+def test_a_claim_of_somebody_else_or_of_an_earlier_set_is_left_alone(make: Any) -> None:
+    world = World(make, persistentVolumeClaimRetentionPolicy={"whenScaled": "Delete", "whenDeleted": "Delete"})
+    pod = make.pod("db-0", ready=True)
+    for reference in (
+        {"kind": "Backup", "name": "b", "uid": "1", "controller": True},
+        {"kind": "StatefulSet", "name": "db", "uid": "an earlier one", "controller": True},
+    ):
+        claim = {"metadata": {"ownerReferences": [reference]}}
+        assert claim_owners(claim, world.set, STATEFUL_SET, pod, POD) == [reference]

@@ -239,7 +239,11 @@ class StatefulSetStrategy(TemplateStrategy):
                 update["rollingUpdate"] = {}
             update["rollingUpdate"].setdefault("partition", 0)
         spec.setdefault("revisionHistoryLimit", 10)
-        spec.setdefault("persistentVolumeClaimRetentionPolicy", {"whenDeleted": "Retain", "whenScaled": "Retain"})
+        retention = spec.get("persistentVolumeClaimRetentionPolicy")
+        if retention is None:
+            retention = spec["persistentVolumeClaimRetentionPolicy"] = {}
+        for when in ("whenDeleted", "whenScaled"):
+            retention[when] = retention.get(when) or "Retain"
         spec.setdefault("serviceName", "")
         for claim in spec.get("volumeClaimTemplates") or ():
             claim.setdefault("apiVersion", "v1")
@@ -250,6 +254,19 @@ class StatefulSetStrategy(TemplateStrategy):
 
     def prepare_create(self, ctx: Context, obj: Object) -> None:
         obj["status"] = {"replicas": 0, "availableReplicas": 0}
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        retention = obj["spec"]["persistentVolumeClaimRetentionPolicy"]
+        return [
+            *super().validate(ctx, obj),
+            *(
+                errors.not_supported(
+                    f"spec.persistentVolumeClaimRetentionPolicy.{when}", retention[when], ("Delete", "Retain")
+                )
+                for when in ("whenDeleted", "whenScaled")
+                if retention[when] not in ("Delete", "Retain")
+            ),
+        ]
 
     def claims(self, spec: Object) -> list[str]:
         return [str(claim["metadata"].get("name", "")) for claim in spec.get("volumeClaimTemplates") or ()]
