@@ -120,13 +120,13 @@ def next_status(namespace: Mapping[str, Any], remains: Remains, now: datetime) -
     """The status of a terminating namespace. Pure; the texts are Kubernetes'."""
     status = dict(namespace.get("status") or {})
     status["phase"] = "Terminating"
-    content = ", ".join(f"{name}. has {n} resource instances" for name, n in sorted(remains.resources.items()))
+    content = ", ".join(f"{name} has {n} resource instances" for name, n in sorted(_dotted(remains.resources).items()))
     holding = ", ".join(f"{name} in {n} resource instances" for name, n in sorted(remains.finalizers.items()))
-    errors = "; ".join(remains.content_errors)
+    errors = f"{len(remains.content_errors)} remaining: {', '.join(sorted(remains.content_errors))}"
     wanted = [
         (
             "NamespaceDeletionDiscoveryFailure",
-            ("True", "DiscoveryFailed", f"Discovery failed for some groups: {remains.discovery_error}")
+            ("True", "DiscoveryFailed", remains.discovery_error)
             if remains.discovery_error
             else ("False", "ResourcesDiscovered", "All resources successfully discovered"),
         ),
@@ -137,7 +137,7 @@ def next_status(namespace: Mapping[str, Any], remains: Remains, now: datetime) -
         (
             "NamespaceDeletionContentFailure",
             ("True", "ContentDeletionFailed", f"Failed to delete all resource types, {errors}")
-            if errors
+            if remains.content_errors
             else ("False", "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
         ),
         (
@@ -163,3 +163,8 @@ def next_status(namespace: Mapping[str, Any], remains: Remains, now: datetime) -
         )
     status["conditions"] = conditions
     return status
+
+
+def _dotted(resources: Mapping[str, int]) -> dict[str, int]:
+    """By `resource.group`, with the dot also where the group is empty, as kube-controller-manager writes it."""
+    return {name if "." in name else f"{name}.": n for name, n in resources.items()}
