@@ -3,6 +3,10 @@
 Recording puts a note into a bounded queue and returns: it never waits and never raises. Repetitions
 of one event become one Event with a series: the second one is written, later ones are only counted
 and written every 30 minutes and when the series ends.
+
+A legacy recorder (client-go `tools/record`) writes core/v1 Events with `count`, `firstTimestamp` and `lastTimestamp`
+instead, as the controllers and the kubelet of Kubernetes do: other notes are other Events, and each repetition is
+written, within the bounds of a `SpamFilter`.
 """
 
 from __future__ import annotations
@@ -18,12 +22,13 @@ import anyio
 import anyio.abc
 from attrs import define, frozen
 
-from agentops.controller.spamfilter import SpamFilter
+from agentops.controller.spamfilter import COMBINED, SpamFilter
 from agentops.kube.client import ApiClient
 from agentops.kube.errors import AlreadyExists, ApiError, BadRequest, Forbidden, Invalid, NotFound, TransportError
-from agentops.kube.kinds import EVENTS_V1
+from agentops.kube.kinds import EVENT, EVENTS_V1
 from agentops.telemetry.logging import get_logger
 from agentops.values.clock import Clock, SystemClock, rfc3339
+from agentops.values.kinds import Kind
 from agentops.values.names import is_dns1123_subdomain
 
 log = get_logger("controller.events")
@@ -34,6 +39,8 @@ _TRIES = 12
 _RETRY_S = 10.0
 _REFRESH_S = 1800.0
 _IDLE_S = 360.0
+_LEGACY_IDLE_S = 3600.0
+"""How long a server keeps Events: so long is a legacy one counted on."""
 _TICK_S = 60.0
 _MAX_NOTE = 1024
 _MAX_INSTANCE = 128
@@ -41,7 +48,7 @@ _MAX_INSTANCE = 128
 
 @frozen(slots=True)
 class _SeriesKey:
-    """What makes two events the same; the note does not."""
+    """What makes two events the same; the note does so for legacy ones only."""
 
     type: str
     action: str
@@ -49,6 +56,15 @@ class _SeriesKey:
     component: str
     regarding: tuple[str, ...]
     related: tuple[str, ...]
+    legacy_note: str | None = None
+
+    @property
+    def legacy(self) -> bool:
+        return self.legacy_note is not None
+
+    @property
+    def idle_s(self) -> float:
+        return _LEGACY_IDLE_S if self.legacy else _IDLE_S
 
 
 @define(slots=True, eq=False)
@@ -62,6 +78,16 @@ class _Series:
     last_seen: str = ""
     written_at: float = 0.0
     written_count: int = 1
+
+    @property
+    def kind(self) -> Kind:
+        return EVENT if self.key.legacy else EVENTS_V1
+
+    def summary(self) -> dict[str, Any]:
+        """The fields that a repetition changes."""
+        if self.key.legacy:
+            return {"count": self.count, "lastTimestamp": self.last_seen, "message": self.body["message"]}
+        return {"series": {"count": self.count, "lastObservedTime": self.last_seen}}
 
 
 @frozen(slots=True)
@@ -77,9 +103,10 @@ class EventStatistics:
 class EventRecorder:
     """Records in the name of one component."""
 
-    def __init__(self, broadcaster: EventBroadcaster, component: str) -> None:
+    def __init__(self, broadcaster: EventBroadcaster, component: str, legacy_host: str | None = None) -> None:
         self._broadcaster = broadcaster
         self.component = component
+        self._legacy_host = legacy_host
 
     def event(
         self,
@@ -90,10 +117,25 @@ class EventRecorder:
         action: str = "",
         *,
         related: Mapping[str, Any] | None = None,
+        field_path: str = "",
     ) -> None:
-        """Say something about `obj`. `type` is Normal or Warning, `reason` a CamelCase word for machines."""
+        """Say something about `obj`. `type` is Normal or Warning, `reason` a CamelCase word for machines.
+
+        `field_path` names a part of the object, such as `spec.containers{web}`: another part is another event. Legacy
+        events have no `action`.
+        """
         try:
-            self._broadcaster.record(self.component, obj, type, reason, message, action or reason, related)
+            self._broadcaster.record(
+                self.component,
+                obj,
+                type,
+                reason,
+                message,
+                action or reason,
+                related,
+                field_path=field_path,
+                legacy_host=self._legacy_host,
+            )
         except Exception:
             log.exception("event.not_recorded", reason=reason)
 
@@ -114,6 +156,7 @@ class EventBroadcaster:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._spam = spam
+        self._legacy_spam = SpamFilter()
         self._host = instance or socket.gethostname()
         self._series: dict[_SeriesKey, _Series] = {}
         self._queue: deque[_Series] = deque()
@@ -124,9 +167,13 @@ class EventBroadcaster:
 
     def recorder(self, component: str) -> EventRecorder:
         """A recorder for one controller. Raises ValueError for a name the server would refuse."""
-        if not component or len(component) > 63:
-            raise ValueError(f"event component {component!r} must have 1 to 63 characters")
+        _check_component(component)
         return EventRecorder(self, component)
+
+    def legacy_recorder(self, component: str, host: str = "") -> EventRecorder:
+        """One that writes core/v1 Events with counts; `host` is where the component runs. Raises ValueError."""
+        _check_component(component)
+        return EventRecorder(self, component, host)
 
     def record(
         self,
@@ -137,49 +184,79 @@ class EventBroadcaster:
         note: str,
         action: str,
         related: Mapping[str, Any] | None = None,
+        *,
+        field_path: str = "",
+        legacy_host: str | None = None,
     ) -> None:
-        """See `EventRecorder.event`, which also catches what this raises."""
+        """See `EventRecorder.event`, which also catches what this raises. `legacy_host` makes it a legacy event."""
         if type not in ("Normal", "Warning"):
             raise ValueError(f"event type {type!r} must be Normal or Warning")
         self._recorded += 1
-        regarding = object_reference(obj)
-        related_reference = object_reference(related) if related is not None else {}
-        key = _SeriesKey(type, action, reason, component, _identity(regarding), _identity(related_reference))
-        now, seen = self._clock.boottime(), rfc3339(self._clock.now(), micro=True)
+        legacy = legacy_host is not None
+        regarding, related_reference = object_reference(obj), object_reference(related) if related is not None else {}
+        spammer = _identity(regarding)
+        if field_path:
+            regarding["fieldPath"] = field_path
+        now, moment = self._clock.boottime(), self._clock.now()
+        seen = rfc3339(moment, micro=not legacy)
+        verdict: str | None = note
+        legacy_note = None
+        if legacy:
+            verdict = self._legacy_spam.judge(component, spammer, reason, note, now)
+            legacy_note = COMBINED if verdict is not None and verdict.startswith(COMBINED) else note
+            action = ""
+        key = _SeriesKey(
+            type, action, reason, component, _identity(regarding), _identity(related_reference), legacy_note
+        )
         known = self._series.get(key)
-        if known is not None and now - known.last_at < _IDLE_S:
+        if known is not None and now - known.last_at < key.idle_s:
             known.count += 1
             known.last_at, known.last_seen = now, seen
-            if known.count == 2:
+            if legacy and verdict is not None:
+                known.body["message"] = _short(verdict)
+                self._put(known)
+            elif known.count == 2 and not legacy:
                 self._put(known)
             return
         if known is not None and known.count > known.written_count:
             self._put(known)  # its series has ended, though the clock has not said so yet
-        if self._spam is not None:
-            action_or_none = self._spam.judge(component, _identity(regarding), reason, note, now)
-            if action_or_none is None:
-                self._dropped += 1
-                return
-            note = action_or_none
-        if len(self._queue) >= _QUEUE:
+        if self._spam is not None and not legacy:
+            verdict = self._spam.judge(component, spammer, reason, note, now)
+        if verdict is None or len(self._queue) >= _QUEUE:
             self._dropped += 1
             return
         body: dict[str, Any] = {
-            "apiVersion": EVENTS_V1.api_version,
-            "kind": EVENTS_V1.kind,
             "metadata": {
                 "name": self._name(str(obj["metadata"]["name"])),
                 "namespace": obj["metadata"].get("namespace") or "default",
             },
-            "eventTime": seen,
             "type": type,
             "reason": reason[:128],
-            "action": action[:128],
-            "note": note if len(note) <= _MAX_NOTE else note[: _MAX_NOTE - 1] + "…",
-            "regarding": regarding,
-            "reportingController": component,
-            "reportingInstance": f"{component}-{self._host}"[:_MAX_INSTANCE],
         }
+        if legacy_host is not None:
+            body |= {
+                "apiVersion": EVENT.api_version,
+                "kind": EVENT.kind,
+                "message": _short(verdict),
+                "involvedObject": regarding,
+                "source": {"component": component, "host": legacy_host} if legacy_host else {"component": component},
+                "count": 1,
+                "firstTimestamp": seen,
+                "lastTimestamp": seen,
+                "reportingComponent": component,
+                "reportingInstance": legacy_host,
+            }
+        else:
+            body |= {
+                "apiVersion": EVENTS_V1.api_version,
+                "kind": EVENTS_V1.kind,
+                "eventTime": seen,
+                "action": action[:128],
+                "note": _short(verdict),
+                "regarding": regarding,
+                "reportingController": component,
+                "reportingInstance": f"{component}-{self._host}"[:_MAX_INSTANCE],
+            }
         if related_reference:
             body["related"] = related_reference
         series = _Series(key, body, first_at=now, last_at=now, last_seen=seen)
@@ -267,8 +344,11 @@ class EventBroadcaster:
                     await self._clock.sleep(_RETRY_S * self._rng.uniform(0.75, 1.25))
                 else:
                     self._written += 1
-                    if series.count == 1 or series.count <= series.written_count or series.written_count > 1:
+                    grown = series.count > series.written_count
+                    if not grown or (series.written_count > 1 and not series.key.legacy):
                         return  # a series that has grown meanwhile is written once more, later ones by the clock
+            if series.key.legacy:
+                self._put(series)
         except anyio.get_cancelled_exc_class():
             self._put(series)  # for `flush`: whether it was written nobody knows
             raise
@@ -277,28 +357,27 @@ class EventBroadcaster:
 
     async def _write(self, series: _Series) -> None:
         name, namespace = series.body["metadata"]["name"], series.body["metadata"]["namespace"]
-        count, seen = series.count, series.last_seen
-        summary = {"count": count, "lastObservedTime": seen}
+        kind, count, summary = series.kind, series.count, series.summary()
         if series.created:
             try:
-                await self._client.patch(EVENTS_V1, name, {"series": summary}, namespace)
+                await self._client.patch(kind, name, summary, namespace)
             except NotFound:
                 series.created = False  # its time to live has ended: begin a new one
         if not series.created:
-            body = {**series.body, "series": summary} if count > 1 else series.body
+            body = {**series.body, **summary} if count > 1 else series.body
             try:
-                await self._client.create(EVENTS_V1, body)
+                await self._client.create(kind, body)
             except AlreadyExists:  # an earlier try was stored, and its answer lost
                 if count > 1:
-                    await self._client.patch(EVENTS_V1, name, {"series": summary}, namespace)
+                    await self._client.patch(kind, name, summary, namespace)
             series.created = True
         series.written_count, series.written_at = count, self._clock.boottime()
 
     def _tick(self) -> None:
         now = self._clock.boottime()
         for series in list(self._series.values()):
-            idle = now - series.last_at >= _IDLE_S
-            due = series.count > 1 and now - series.written_at >= _REFRESH_S
+            idle = now - series.last_at >= series.key.idle_s
+            due = series.count > 1 and not series.key.legacy and now - series.written_at >= _REFRESH_S
             if due or (idle and series.count > series.written_count):
                 self._put(series)
             if idle:
@@ -322,6 +401,15 @@ def object_reference(obj: Mapping[str, Any]) -> dict[str, str]:
 def _identity(reference: Mapping[str, str]) -> tuple[str, ...]:
     """The reference without its version: a status update does not make it another object."""
     return tuple(value for key, value in reference.items() if key != "resourceVersion")
+
+
+def _short(note: str) -> str:
+    return note if len(note) <= _MAX_NOTE else note[: _MAX_NOTE - 1] + "…"
+
+
+def _check_component(component: str) -> None:
+    if not component or len(component) > 63:
+        raise ValueError(f"event component {component!r} must have 1 to 63 characters")
 
 
 def _terminating(error: ApiError) -> bool:

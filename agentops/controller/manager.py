@@ -269,6 +269,10 @@ class Manager:
         """Records events in the name of `component`, from when the manager runs."""
         return self._events.recorder(component)
 
+    def legacy_recorder(self, component: str, host: str = "") -> EventRecorder:
+        """The same, as core/v1 Events with counts and one per note: what Kubernetes' own controllers write."""
+        return self._events.legacy_recorder(component, host)
+
     def add(self, runnable: Runnable, *, leader_only: bool = True, name: str = "") -> None:
         """Run `runnable` with the manager; when it runs already, at once. Raises when it is stopping."""
         name = name or str(getattr(runnable, "__qualname__", None) or type(runnable).__name__)

@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from attrs import define, field
 
-_COMBINED = "(combined from similar events): "
+COMBINED = "(combined from similar events): "
 
 
 @define(slots=True, eq=False)
@@ -63,6 +63,6 @@ class SpamFilter:
         for old in [text for text, seen in notes.items() if now - seen > self._window_s]:
             del notes[old]
         if note not in notes and len(notes) >= self._similar:
-            return _COMBINED + note
+            return COMBINED + note
         notes[note] = now
         return note

@@ -33,7 +33,7 @@ class CronJobController:
         self._manager = manager
         self._client = manager.client
         self._clock = manager.clock
-        self._events = manager.recorder("cronjob-controller")
+        self._events = manager.legacy_recorder("cronjob-controller")
 
     def build(self) -> Controller:
         return (

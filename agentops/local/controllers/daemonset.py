@@ -43,7 +43,7 @@ class DaemonSetController:
         self._manager = manager
         self._client = manager.client
         self._clock = manager.clock
-        self._events = manager.recorder("daemonset-controller")
+        self._events = manager.legacy_recorder("daemonset-controller")
         self._pods = Children(manager.client, POD, DAEMON_SET)
         self._revisions = Revisions(manager.client, DAEMON_SET, REVISION_LABEL)
         self._selectors = Selectors(manager, DAEMON_SET, pod_selector)

@@ -32,7 +32,7 @@ class DeploymentController:
         self._manager = manager
         self._client = manager.client
         self._clock = manager.clock
-        self._events = manager.recorder("deployment-controller")
+        self._events = manager.legacy_recorder("deployment-controller")
         self._replica_sets = Children(manager.client, REPLICA_SET, DEPLOYMENT)
         self._selectors = Selectors(manager, DEPLOYMENT, pod_selector)
 

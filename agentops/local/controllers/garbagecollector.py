@@ -62,7 +62,7 @@ class GarbageCollector:
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._live = manager.client.live
-        self._events = manager.recorder("garbage-collector-controller")
+        self._events = manager.legacy_recorder("garbage-collector-controller")
         self._graph = Graph()
         self._queue: RateLimitingQueue[str] = RateLimitingQueue(clock=manager.clock)
         self._kinds: dict[tuple[str, str], Kind] = {}

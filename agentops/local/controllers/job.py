@@ -39,7 +39,7 @@ class JobController:
         self._client = manager.client
         self._clock = manager.clock
         self._backoff_scale = backoff_scale
-        self._events = manager.recorder("job-controller")
+        self._events = manager.legacy_recorder("job-controller")
         self._pods = Children(manager.client, POD, JOB)
         manager.cache.informer(POD)
         manager.cache.add_index(POD, _JOB_NAME_INDEX, _by_job_name)

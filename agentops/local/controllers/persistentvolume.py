@@ -75,7 +75,7 @@ class ClaimController:
         self._manager = manager
         self._client = manager.client
         self._dir = volumes_dir
-        self._events = manager.recorder("persistentvolume-controller")
+        self._events = manager.legacy_recorder("persistentvolume-controller")
         manager.cache.informer(POD)
         manager.cache.add_index(POD, _CLAIM_INDEX, _by_claim)
 
@@ -203,7 +203,7 @@ class VolumeController:
         self._manager = manager
         self._client = manager.client
         self._dir = volumes_dir
-        self._events = manager.recorder("persistentvolume-controller")
+        self._events = manager.legacy_recorder("persistentvolume-controller")
 
     def build(self) -> Controller:
         return (

@@ -39,7 +39,7 @@ class ReplicaSetController:
         self._manager = manager
         self._client = manager.client
         self._clock = manager.clock
-        self._events = manager.recorder("replicaset-controller")
+        self._events = manager.legacy_recorder("replicaset-controller")
         self._pods = Children(manager.client, POD, REPLICA_SET)
         self._selectors = Selectors(manager, REPLICA_SET, pod_selector)
 

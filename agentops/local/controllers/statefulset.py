@@ -33,7 +33,7 @@ class StatefulSetController:
         self._manager = manager
         self._client = manager.client
         self._clock = manager.clock
-        self._events = manager.recorder("statefulset-controller")
+        self._events = manager.legacy_recorder("statefulset-controller")
         self._pods = Children(manager.client, POD, STATEFUL_SET)
         self._revisions = Revisions(manager.client, STATEFUL_SET, "controller.kubernetes.io/hash")
 

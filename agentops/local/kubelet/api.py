@@ -119,5 +119,9 @@ class ClusterApi:
                 raise
 
     def event(self, pod: Object, type: str, reason: str, message: str, container: str = "") -> None:
-        regarding = {**pod, "fieldPath": f"spec.containers{{{container}}}"} if container else pod
-        self._recorder.event(regarding, type, reason, message)
+        self._recorder.event(pod, type, reason, message, field_path=_field_path(pod, container) if container else "")
+
+
+def _field_path(pod: Object, container: str) -> str:
+    field = "initContainers" if any(c["name"] == container for c in pod["spec"].get("initContainers") or ()) else ""
+    return f"spec.{field or 'containers'}{{{container}}}"

@@ -97,7 +97,7 @@ class Kubelet:
         self._network = ServiceNetwork(manager, files)
         self._scheduler = Scheduler(manager, options.node_name)
         self._host = PodHost(
-            api=ClusterApi(manager.client, manager.recorder("kubelet"), clock),
+            api=ClusterApi(manager.client, manager.legacy_recorder("kubelet", options.node_name), clock),
             clock=clock,
             sandbox=isolation.sandbox,
             spawner=self._processes,

@@ -156,6 +156,22 @@ async def owners(plane: ApiPlane) -> dict[str, list[tuple[str, str]]]:
     }
 
 
+async def test_each_pod_and_claim_of_a_set_has_an_event_of_its_own(plane: ApiPlane, pods: Any) -> None:
+    await retaining(plane, pods, {})
+
+    async def events() -> list[str]:
+        found = await plane.client.list(EVENT, "ns", fields="reason=SuccessfulCreate,involvedObject.name=db")
+        assert all(e["count"] == 1 and e["firstTimestamp"] == e["lastTimestamp"] for e in found)
+        return sorted(e["message"] for e in found) if len(found) == 4 else []
+
+    assert await eventually(events) == [
+        "create Claim data-db-0 Pod db-0 in StatefulSet db success",
+        "create Claim data-db-1 Pod db-1 in StatefulSet db success",
+        "create Pod db-0 in StatefulSet db successful",
+        "create Pod db-1 in StatefulSet db successful",
+    ]
+
+
 async def test_the_claims_of_a_set_that_deletes_them_go_with_it(plane: ApiPlane, pods: Any) -> None:
     live = await retaining(plane, pods, {"whenDeleted": "Delete"})
     assert live["spec"]["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Delete", "whenScaled": "Retain"}

@@ -57,6 +57,28 @@ async def test_a_created_pod_is_scheduled_runs_and_is_told_about_in_events(tmp_p
         assert log == b"hello\n"
 
 
+async def test_each_container_has_events_of_its_own(tmp_path: Path) -> None:
+    async with node(tmp_path) as (plane, _):
+        pod = a_pod("web", "sleep 60")
+        main = pod["spec"]["containers"][0]
+        first = {**main, "name": "i1", "command": ["sh", "-c", "true"], "args": []}
+        pod["spec"] |= {"initContainers": [first], "containers": [main, {**main, "name": "aa"}]}
+        await plane.client.create(POD, pod)
+
+        async def created() -> dict[str, tuple[str, int]]:
+            found = await plane.client.list(EVENT, "default", fields="reason=Created")
+            assert all(e["firstTimestamp"] and e["lastTimestamp"] for e in found)
+            assert {e["source"]["component"] for e in found} <= {"kubelet"}
+            events = {e["involvedObject"]["fieldPath"]: (e["message"], e["count"]) for e in found}
+            return events if len(events) == 3 else {}
+
+        assert await plane.eventually(created) == {
+            "spec.initContainers{i1}": ("Container created: i1", 1),
+            "spec.containers{main}": ("Container created: main", 1),
+            "spec.containers{aa}": ("Container created: aa", 1),
+        }
+
+
 async def test_a_job_pod_succeeds_and_its_log_stays_until_it_is_deleted(tmp_path: Path) -> None:
     async with node(tmp_path) as (plane, kubelet):
         await plane.client.create(POD, a_pod("job", "echo result", restartPolicy="Never"))

@@ -258,3 +258,96 @@ async def test_series_that_ended_between_two_looks_is_written_with_its_last_coun
     await running(broadcaster, body)
     assert [r.body["series"]["count"] for r in transport.sent("PATCH")] == [2, 5]
     assert len(transport.sent("POST")) == 2
+
+
+def container(name):
+    return f"spec.containers{{{name}}}"
+
+
+@pytest.mark.guarantee("EV9")
+async def test_events_of_two_containers_are_not_the_same(broadcaster, recorder, transport):
+    async def body():
+        for name in ("a", "b"):
+            recorder.event(pod("p", 5), "Normal", "Created", f"Container created: {name}", field_path=container(name))
+        await anyio.sleep(1)
+
+    await running(broadcaster, body)
+    assert [r.body["regarding"]["fieldPath"] for r in transport.sent("POST")] == [container("a"), container("b")]
+
+
+CORE_EVENTS = "/api/v1/namespaces/default/events"
+
+
+@pytest.fixture
+def written(transport):
+    """The legacy events as the server has them, by message."""
+    stored = {}
+
+    def create(request):
+        stored[request.body["metadata"]["name"]] = dict(request.body)
+        transport.on("PATCH", f"{CORE_EVENTS}/{request.body['metadata']['name']}", patch)
+        return ok(request.body)
+
+    def patch(request):
+        stored[request.path.rpartition("/")[2]].update(request.body)
+        return ok(request.body)
+
+    transport.on("POST", CORE_EVENTS, create)
+    return lambda: {event["message"]: event for event in stored.values()}
+
+
+@pytest.mark.guarantee("EV9", "EV10")
+async def test_legacy_events_are_one_per_note_and_count_each_repetition(broadcaster, transport, written):
+    recorder = broadcaster.legacy_recorder("kubelet", "node-1")
+
+    async def body():
+        for round in (1, 2, 3):
+            for name in ("a", "b"):
+                recorder.event(pod("p", 5), "Normal", "Created", f"created {name}", field_path=container(name))
+            await anyio.sleep(600)
+            assert written()["created a"]["count"] == round
+
+    await running(broadcaster, body)
+    events = written()
+    assert set(events) == {"created a", "created b"}
+    event = events["created b"]
+    assert event["involvedObject"]["fieldPath"] == container("b")
+    assert (event["source"], event["reportingComponent"], event["reportingInstance"]) == (
+        {"component": "kubelet", "host": "node-1"},
+        "kubelet",
+        "node-1",
+    )
+    assert event["count"] == 3
+    assert event["firstTimestamp"] < event["lastTimestamp"]
+    assert not {"series", "eventTime", "action"} & event.keys()
+
+
+@pytest.mark.guarantee("EV7", "EV10")
+async def test_a_noisy_object_is_bounded_and_its_many_notes_are_combined(broadcaster, transport, written):
+    recorder = broadcaster.legacy_recorder("job-controller")
+
+    async def body():
+        for number in range(40):
+            recorder.event(pod("p", 5), "Warning", "Failed", f"try {number}")
+        await anyio.sleep(1)
+
+    await running(broadcaster, body)
+    events = written()
+    assert len(events) == 11
+    (combined,) = [e for m, e in events.items() if m.startswith("(combined from similar events): ")]
+    assert combined["count"] == 15, "10 notes and 15 more, then the object has said enough"
+    assert broadcaster.statistics().dropped == 15
+
+
+@pytest.mark.guarantee("EV5", "EV10")
+async def test_a_legacy_event_that_has_expired_begins_anew(broadcaster, transport, written):
+    recorder = broadcaster.legacy_recorder("job-controller")
+
+    async def body():
+        recorder.event(pod("p", 5), "Normal", "R", "n")
+        await anyio.sleep(3601)
+        recorder.event(pod("p", 5), "Normal", "R", "n")
+        await anyio.sleep(1)
+
+    await running(broadcaster, body)
+    assert [r.body["count"] for r in transport.sent("POST")] == [1, 1]
