@@ -17,6 +17,7 @@ from agentops.local.apiserver.strategies.base import (
     immutable,
     label_name,
 )
+from agentops.local.apiserver.strategies.nodeports import fill_node_ports, health_check_changed, node_port_errors
 from agentops.local.apiserver.strategies.placement import validate_label_selector
 
 Object = dict[str, Any]
@@ -159,6 +160,7 @@ class ServiceStrategy(Strategy):
         if not spec.get("clusterIP"):
             spec["clusterIP"] = allocate_ip(ctx)
         self._families(spec)
+        fill_node_ports(ctx, obj, None)
 
     def _families(self, spec: Object) -> None:
         spec["clusterIPs"] = [spec["clusterIP"]]
@@ -167,6 +169,7 @@ class ServiceStrategy(Strategy):
 
     def prepare_update(self, ctx: Context, new: Object, old: Object) -> None:
         spec, before = new["spec"], old.get("spec") or {}
+        fill_node_ports(ctx, new, old)
         if spec["type"] == "ExternalName":
             for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 if spec.get(field) == before.get(field):
@@ -214,7 +217,7 @@ class ServiceStrategy(Strategy):
         address = spec.get("clusterIP")
         if address and address != "None" and spec["type"] != "ExternalName":
             out += self._check_ip(ctx, obj, address)
-        return out
+        return out + node_port_errors(ctx, obj)
 
     def _check_ip(self, ctx: Context, obj: Object, address: str) -> list[FieldError]:
         network = ipaddress.ip_network(ctx.service_cidr)
@@ -238,7 +241,7 @@ class ServiceStrategy(Strategy):
         if changed and "ExternalName" not in (spec["type"], before.get("type")):
             detail = "may not change once set"
             return [errors.invalid_value("spec.clusterIPs[0]", [spec.get("clusterIP")], detail)]
-        return []
+        return health_check_changed(new, old)
 
 
 def allocate_ip(ctx: Context) -> str:
