@@ -207,7 +207,10 @@ class Plane:
     def _controllers(self, server: ApiServer, pki: Pki) -> Manager:
         manager = self._manager(server, "local", CONTROLLERS)
         controllers = ControllerOptions(
-            volumes_dir=self.state.volumes, ca_pem=pki.ca_pem, backoff_scale=self.options.backoff_scale
+            volumes_dir=self.state.volumes,
+            ca_pem=pki.ca_pem,
+            sign_token=server.tokens.for_secret,
+            backoff_scale=self.options.backoff_scale,
         )
         add_controllers(manager, controllers)
         return manager

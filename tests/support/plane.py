@@ -158,7 +158,10 @@ async def api_plane(
                     user = User(CONTROLLER_MANAGER, groups=("system:authenticated",))
                     manager = Manager(InProcessTransport(server, user), ManagerOptions(name="test", grace_s=grace_s))
                     volumes = tmp_path / "volumes"
-                    add_controllers(manager, ControllerOptions(volumes, ca_pem=ca_pem, backoff_scale=backoff_scale))
+                    controller_options = ControllerOptions(
+                        volumes, ca_pem=ca_pem, sign_token=server.tokens.for_secret, backoff_scale=backoff_scale
+                    )
+                    add_controllers(manager, controller_options)
                     await ensure_storage_class(ApiClient(InProcessTransport(server, ADMIN)))
                 async with anyio.create_task_group() as tasks:
                     if manager is not None:

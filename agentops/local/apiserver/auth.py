@@ -19,6 +19,8 @@ from agentops.local.apiserver.store import Store
 from agentops.values.clock import Clock
 
 AUDIENCE = "https://kubernetes.default.svc"
+_SECRET_ISSUER = "kubernetes/serviceaccount"
+"""Of tokens in Secrets; a prefix of their claims, too."""
 _MIN_LIFE_S = 600
 _MAX_LIFE_S = 365 * 86400
 
@@ -64,7 +66,7 @@ def forbidden_message(user: User, a: Attributes, why: str = "") -> errors.ApiFai
 
 
 class Tokens:
-    """ServiceAccount tokens: RS256 JWTs bound to the account and, when asked, a pod."""
+    """ServiceAccount tokens: RS256 JWTs bound to the account and, when asked, a pod; or to a Secret that holds them."""
 
     def __init__(self, key_pem: bytes | None, issuer: str, store: Store, clock: Clock) -> None:
         self._pem = key_pem
@@ -126,6 +128,45 @@ class Tokens:
         key = self._key()
         return jwt.encode(claims, key, algorithm="RS256", headers={"kid": self._kid}), now + seconds
 
+    def for_secret(self, account: dict[str, Any], secret: dict[str, Any]) -> str:
+        """The token for a Secret of type kubernetes.io/service-account-token. It has no end but the Secret's."""
+        import jwt
+
+        meta, holder = account["metadata"], secret["metadata"]
+        claims = {
+            "iss": _SECRET_ISSUER,
+            f"{_SECRET_ISSUER}/namespace": holder["namespace"],
+            f"{_SECRET_ISSUER}/secret.name": holder["name"],
+            f"{_SECRET_ISSUER}/service-account.name": meta["name"],
+            f"{_SECRET_ISSUER}/service-account.uid": meta["uid"],
+            "sub": f"system:serviceaccount:{holder['namespace']}:{meta['name']}",
+        }
+        key = self._key()
+        return jwt.encode(claims, key, algorithm="RS256", headers={"kid": self._kid})
+
+    def _of_secret(self, token: str) -> User | None:
+        """The user of a token that a Secret holds, as long as it does."""
+        import jwt
+
+        try:
+            claims = jwt.decode(token, self._key().public_key(), algorithms=["RS256"], issuer=_SECRET_ISSUER)
+        except jwt.InvalidTokenError:
+            return None
+        told = {name: str(claims.get(f"{_SECRET_ISSUER}/{name}")) for name in (
+            "namespace", "secret.name", "service-account.name", "service-account.uid")}  # fmt: skip
+        namespace, account = told["namespace"], told["service-account.name"]
+        entry = self._store.get("secrets", namespace, told["secret.name"])
+        if entry is None:
+            return None
+        secret = entry.obj()
+        held = (secret.get("data") or {}).get("token")
+        if secret["metadata"].get("deletionTimestamp") or held != base64.b64encode(token.encode()).decode():
+            return None
+        if not self._alive("serviceaccounts", namespace, {"name": account, "uid": told["service-account.uid"]}):
+            return None
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
+        return User(f"system:serviceaccount:{namespace}:{account}", groups, told["service-account.uid"])
+
     def verify(self, token: str, audiences: tuple[str, ...] = (AUDIENCE,)) -> User | None:
         """The user a token stands for; None when it is not valid now."""
         import jwt
@@ -140,7 +181,7 @@ class Tokens:
                 options={"verify_exp": False, "verify_nbf": False, "verify_iat": False},
             )
         except jwt.InvalidTokenError:
-            return None
+            return self._of_secret(token) if AUDIENCE in audiences else None
         now = self._clock.now().timestamp()
         if not claims.get("nbf", 0) - 60 <= now < claims.get("exp", 0):
             return None

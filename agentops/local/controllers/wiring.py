@@ -7,6 +7,7 @@ from pathlib import Path
 from attrs import frozen
 
 from agentops.controller import Manager
+from agentops.local.controllers.accounttokens import AccountTokenController, Sign
 from agentops.local.controllers.claims import add_shared_indices
 from agentops.local.controllers.cronjob import CronJobController
 from agentops.local.controllers.daemonset import DaemonSetController
@@ -32,6 +33,8 @@ class ControllerOptions:
     """Where the directories of PersistentVolumes are made."""
     ca_pem: bytes = b""
     """Published to every namespace as `kube-root-ca.crt`."""
+    sign_token: Sign | None = None
+    """Makes the tokens of Secrets, for the API server has the key; without it such Secrets stay empty."""
     backoff_scale: float = 1.0
     """Shortens the pauses (retries of Jobs and daemons, a namespace's last seconds); 1 is Kubernetes' own."""
 
@@ -50,6 +53,8 @@ def add_controllers(manager: Manager, options: ControllerOptions) -> None:
     DisruptionController(manager).build()
     ResourceQuotaController(manager).build()
     ServiceAccountController(manager, options.ca_pem).build()
+    if options.sign_token is not None:
+        AccountTokenController(manager, options.ca_pem, options.sign_token).build()
     NamespaceController(manager, grace_s=GRACE_S * options.backoff_scale).build()
     ClaimController(manager, options.volumes_dir).build()
     VolumeController(manager, options.volumes_dir).build()

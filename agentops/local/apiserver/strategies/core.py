@@ -118,6 +118,10 @@ class SecretStrategy(Strategy):
         out += [
             errors.required(f"data[{key}]") for key in needs.get(obj["type"], ()) if key not in (obj.get("data") or {})
         ]
+        note = "kubernetes.io/service-account.name"
+        of_account = obj["type"] == "kubernetes.io/service-account-token"
+        if of_account and not (obj["metadata"].get("annotations") or {}).get(note):
+            out.append(errors.required(f"metadata.annotations[{note}]"))
         return out
 
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
