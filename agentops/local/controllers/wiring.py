@@ -16,6 +16,7 @@ from agentops.local.controllers.disruption import DisruptionController
 from agentops.local.controllers.endpoints import EndpointsController
 from agentops.local.controllers.garbagecollector import GarbageCollector
 from agentops.local.controllers.job import JobController
+from agentops.local.controllers.mirroring import MirroringController
 from agentops.local.controllers.namespace import GRACE_S, NamespaceController
 from agentops.local.controllers.persistentvolume import ClaimController, VolumeController
 from agentops.local.controllers.replicaset import ReplicaSetController
@@ -50,6 +51,7 @@ def add_controllers(manager: Manager, options: ControllerOptions) -> None:
     CronJobController(manager).build()
     TtlController(manager).build()
     EndpointsController(manager).build()
+    MirroringController(manager).build()
     DisruptionController(manager).build()
     ResourceQuotaController(manager).build()
     ServiceAccountController(manager, options.ca_pem).build()

@@ -71,6 +71,71 @@ async def test_endpoints_follow_readiness(plane: ApiPlane) -> None:
     await eventually(gone)
 
 
+async def test_endpoints_written_by_hand_are_mirrored_to_a_slice(plane: ApiPlane) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "db", "namespace": "ns"},
+        "spec": {"ports": [{"port": 5432}]},
+    }
+    await plane.client.create(SERVICE, service)
+    by_hand = {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {
+            "name": "db",
+            "namespace": "ns",
+            "labels": {"app": "db"},
+            "annotations": {"who": "me", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+        },
+        "subsets": [
+            {
+                "addresses": [{"ip": "10.1.2.3", "hostname": "one"}, {"ip": "fd00::1"}],
+                "notReadyAddresses": [{"ip": "10.1.2.4"}],
+                "ports": [{"port": 5432}],
+            }
+        ],
+    }
+    owner = await plane.client.create(ENDPOINTS, by_hand)
+
+    async def slices(*families: str) -> dict[str, dict[str, Any]]:
+        found = await plane.client.list(ENDPOINT_SLICE, "ns", labels="kubernetes.io/service-name=db")
+        by_family = {s["addressType"]: s for s in found}
+        return by_family if sorted(by_family) == sorted(families) else {}
+
+    found = await eventually(lambda: slices("IPv4", "IPv6"))
+    piece = found["IPv4"]
+    assert piece["endpoints"] == [
+        {"addresses": ["10.1.2.3"], "conditions": {"ready": True}, "hostname": "one"},
+        {"addresses": ["10.1.2.4"], "conditions": {"ready": False}},
+    ]
+    assert piece["ports"] == [{"name": "", "port": 5432, "protocol": "TCP"}]
+    meta = piece["metadata"]
+    assert meta["labels"] == {
+        "app": "db",
+        "kubernetes.io/service-name": "db",
+        "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io",
+    }
+    assert meta["annotations"] == {"who": "me"}
+    (reference,) = meta["ownerReferences"]
+    assert (reference["kind"], reference["uid"]) == ("Endpoints", owner["metadata"]["uid"])
+    fewer = {"subsets": [{"addresses": [{"ip": "10.1.2.9"}], "ports": [{"port": 5432}]}]}
+    await plane.client.patch(ENDPOINTS, "db", fewer, "ns")
+
+    async def followed() -> bool:
+        left = await slices("IPv4")
+        return bool(left) and [e["addresses"] for e in left["IPv4"]["endpoints"]] == [["10.1.2.9"]]
+
+    await eventually(followed)
+    skip = {"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}}
+    await plane.client.patch(ENDPOINTS, "db", skip, "ns")
+
+    async def none_left() -> bool:
+        return not await plane.client.list(ENDPOINT_SLICE, "ns")
+
+    await eventually(none_left)
+
+
 def claim(name: str = "data") -> dict[str, Any]:
     return {
         "apiVersion": "v1",
