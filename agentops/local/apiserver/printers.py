@@ -78,6 +78,9 @@ def pod_status(pod: Object) -> tuple[int, int, str, int, str]:
     """Ready containers, all containers, the Status word, restarts, and when the last one was."""
     spec, status = _spec(pod), _status(pod)
     reason = status.get("reason") or status.get("phase") or ""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == "SchedulingGated":
+            reason = "SchedulingGated"
     restarts, last_restart = 0, ""
     sidecars = {c.get("name") for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"}
     total = len(spec.get("containers") or ()) + len(sidecars)

@@ -59,6 +59,8 @@ Object = Mapping[str, Any]
 REFRESH_S = 30.0
 """How often volumes made from API objects are compared with them."""
 _CONFIG_RETRY_S = 3.0
+_NEVER_PULL_RETRY_S = 10.0
+"""How soon an image that is not to be pulled is looked for again, for the pod's image may have been changed."""
 _MOUNT_RETRY_S = (0.5, 10.0)
 _DEFAULT_GRACE_S = 30
 _AFTER_HOOK_S = 2.0
@@ -293,6 +295,14 @@ class PodWorker:
             try:
                 image = self._host.images.resolve(name)
             except ImageNotMapped as error:
+                if container.spec.get("imagePullPolicy") == "Never":
+                    message = f'Container image "{name}" is not present with pull policy of Never'
+                    self._event("Warning", "ErrImageNeverPull", message, container)
+                    self._event("Warning", "Failed", "Error: ErrImageNeverPull", container)
+                    container.state = Waiting("ErrImageNeverPull", message)
+                    self._report.touch()
+                    await self._clock.sleep(_NEVER_PULL_RETRY_S)
+                    continue
                 self._event("Warning", "Failed", f'Failed to pull image "{name}": {error}', container)
                 self._event("Warning", "Failed", "Error: ErrImagePull", container)
                 container.state = Waiting("ErrImagePull", str(error))

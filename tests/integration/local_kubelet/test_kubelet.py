@@ -57,6 +57,18 @@ async def test_a_created_pod_is_scheduled_runs_and_is_told_about_in_events(tmp_p
         assert log == b"hello\n"
 
 
+async def test_a_gated_pod_runs_once_its_gates_are_gone(tmp_path: Path) -> None:
+    async with node(tmp_path) as (plane, _):
+        await plane.client.create(POD, a_pod("web", "sleep 60", schedulingGates=[{"name": "example.com/quota"}]))
+        gated = await plane.client.get(POD, "web", "default")
+        assert gated["status"]["conditions"][0]["reason"] == "SchedulingGated"
+        await plane.client.patch(POD, "web", {"spec": {"schedulingGates": []}}, "default")
+        pod = await in_phase(plane, "web", "Running")
+        (scheduled,) = [c for c in pod["status"]["conditions"] if c["type"] == "PodScheduled"]
+        assert scheduled["status"] == "True"
+        assert not scheduled.get("reason") and not scheduled.get("message")
+
+
 async def test_each_container_has_events_of_its_own(tmp_path: Path) -> None:
     async with node(tmp_path) as (plane, _):
         pod = a_pod("web", "sleep 60")

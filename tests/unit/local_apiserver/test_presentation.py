@@ -166,6 +166,18 @@ async def test_pod_status_words(
     assert row is None or row["Status"] == "Terminating"
 
 
+async def test_a_gated_pod_says_what_holds_it(api: Api) -> None:
+    made = (await api.post(PODS, pod("p", schedulingGates=[{"name": "example.com/quota"}]))).body
+    (condition,) = made["status"]["conditions"]
+    assert (condition["type"], condition["status"], condition["reason"], condition["message"]) == (
+        "PodScheduled",
+        "False",
+        "SchedulingGated",
+        "Scheduling is blocked due to non-empty scheduling gates",
+    )
+    assert cells((await api.get(PODS, accept=TABLE)).body)[0]["Status"] == "SchedulingGated"
+
+
 async def test_deployments_and_their_numbers(api: Api) -> None:
     await api.post(DEPLOYMENTS, deployment("web"))
     await api.patch(f"{DEPLOYMENTS}/web/status", {"status": {"readyReplicas": 1, "updatedReplicas": 1}})

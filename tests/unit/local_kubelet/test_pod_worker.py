@@ -141,6 +141,14 @@ async def test_an_unmapped_image_is_pulled_in_vain_and_then_backed_off(bench) ->
         assert bench.api.status["phase"] == "Pending"
 
 
+async def test_an_image_that_is_never_pulled_is_not_there(bench) -> None:
+    async with bench.running(make_pod({"name": "main", "image": "nginx:1.27", "imagePullPolicy": "Never"})):
+        message = 'Container image "nginx:1.27" is not present with pull policy of Never'
+        waiting = {"reason": "ErrImageNeverPull", "message": message}
+        await bench.api.until(lambda: bench.api.container()["state"]["waiting"] == waiting)
+        assert bench.api.events == [("ErrImageNeverPull", message), ("Failed", "Error: ErrImageNeverPull")]
+
+
 async def test_a_program_that_cannot_be_executed_is_127_and_crash_loops(bench) -> None:
     async with bench.running(make_pod(restartPolicy="Never"), 'exec: "nope": no such file or directory in $PATH'):
         await bench.api.until(lambda: bench.api.status["phase"] == "Failed")

@@ -48,6 +48,17 @@ class PodStrategy(Strategy):
         spec = obj["spec"]
         default_amounts(ctx.store, obj)
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+        if spec.get("schedulingGates"):
+            obj["status"]["conditions"] = [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "lastProbeTime": None,
+                    "lastTransitionTime": None,
+                    "reason": "SchedulingGated",
+                    "message": "Scheduling is blocked due to non-empty scheduling gates",
+                }
+            ]
         account = spec.setdefault("serviceAccountName", "default")
         spec["serviceAccount"] = account
         found = ctx.store.get("serviceaccounts", obj["metadata"]["namespace"], account)
