@@ -14,6 +14,7 @@ from agentops.local.apiserver.strategies import core, limits, workloads
 from agentops.local.apiserver.strategies.base import Strategy
 from agentops.local.apiserver.strategies.crd import CrdStrategy
 from agentops.local.apiserver.strategies.rbac import RbacStrategy
+from agentops.local.apiserver.strategies.replicationcontroller import ReplicationControllerStrategy
 from agentops.values.kinds import Kind
 
 _Row = tuple[Kind, Strategy, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
@@ -36,6 +37,7 @@ _ROWS: tuple[_Row, ...] = (
     (kinds.PVC, core.PersistentVolumeClaimStrategy(), ("pvc",), (), _STATUS),
     (kinds.LIMIT_RANGE, limits.LimitRangeStrategy(), ("limits",), (), ()),
     (kinds.RESOURCE_QUOTA, limits.ResourceQuotaStrategy(), ("quota",), (), _STATUS),
+    (kinds.REPLICATION_CONTROLLER, ReplicationControllerStrategy(), ("rc",), ("all",), _SCALED),
     (kinds.DEPLOYMENT, workloads.DeploymentStrategy(), ("deploy",), ("all",), _SCALED),
     (kinds.REPLICA_SET, workloads.ReplicaSetStrategy(), ("rs",), ("all",), _SCALED),
     (kinds.STATEFUL_SET, workloads.StatefulSetStrategy(), ("sts",), ("all",), _SCALED),

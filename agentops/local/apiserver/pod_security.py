@@ -32,6 +32,7 @@ _SYSCTLS = {
 _TEMPLATE = ("spec", "template", "spec")
 _SPECS = {
     ("", "Pod"): ("spec",),
+    ("", "ReplicationController"): _TEMPLATE,
     **{("apps", kind): _TEMPLATE for kind in ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet")},
     ("batch", "Job"): _TEMPLATE,
     ("batch", "CronJob"): ("spec", "jobTemplate", *_TEMPLATE),

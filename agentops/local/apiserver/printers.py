@@ -303,6 +303,10 @@ def _replica_set(obj: Object, now: datetime) -> list[Any]:
     ]  # fmt: skip
 
 
+def _replication_controller(obj: Object, now: datetime) -> list[Any]:
+    return _replica_set({**obj, "spec": {**_spec(obj), "selector": {"matchLabels": _spec(obj).get("selector")}}}, now)
+
+
 def _stateful_set(obj: Object, now: datetime) -> list[Any]:
     spec, status = _spec(obj), _status(obj)
     names, images = _containers(spec)
@@ -481,6 +485,9 @@ PRINTERS: dict[str, Printer] = {
         "Up-to-date,Available"),
     "replicasets.apps": _printer(
         "Name, Desired, Current, Ready, Age, Containers:1, Images:1, Selector:1", _replica_set,
+        "Desired,Current,Ready"),
+    "replicationcontrollers": _printer(
+        "Name, Desired, Current, Ready, Age, Containers:1, Images:1, Selector:1", _replication_controller,
         "Desired,Current,Ready"),
     "statefulsets.apps": _printer("Name, Ready, Age, Containers:1, Images:1", _stateful_set),
     "daemonsets.apps": _printer(

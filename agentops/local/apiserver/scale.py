@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentops.kube.kinds import REPLICATION_CONTROLLER
 from agentops.local.apiserver import errors, jsonpath
 from agentops.local.apiserver.resources import Resource
 from agentops.values.selector import LabelSelector, SelectorError
@@ -26,8 +27,11 @@ def scale_of(resource: Resource, obj: Object) -> Object:
         if selector:
             status["selector"] = str(selector)
     else:
+        raw = (obj.get("spec") or {}).get("selector")
+        if resource.kind == REPLICATION_CONTROLLER:
+            raw = {"matchLabels": raw}
         try:
-            status["selector"] = str(LabelSelector.from_dict((obj.get("spec") or {}).get("selector")))
+            status["selector"] = str(LabelSelector.from_dict(raw))
         except SelectorError:
             status["selector"] = ""
     kept = {k: meta[k] for k in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp") if k in meta}

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from agentops.controller import Client, Manager, ObjectEvent, Request, Result
 from agentops.kube.errors import ApiError, Conflict, NotFound
-from agentops.kube.kinds import CONTROLLER_REVISION, POD, REPLICA_SET
+from agentops.kube.kinds import CONTROLLER_REVISION, POD, REPLICA_SET, REPLICATION_CONTROLLER
 from agentops.local.controllers.pods import (
     Object,
     controller_ref,
@@ -204,5 +204,8 @@ class EnqueueSelecting:
 
 def pod_selector(obj: Object) -> LabelSelector | None:
     """`spec.selector` of a workload; `None` when it is empty, which selects nothing."""
-    selector = LabelSelector.from_dict((obj.get("spec") or {}).get("selector"))
+    raw = (obj.get("spec") or {}).get("selector")
+    if obj.get("kind") == REPLICATION_CONTROLLER.kind:  # whose selector is a plain map
+        raw = {"matchLabels": raw}
+    selector = LabelSelector.from_dict(raw)
     return None if selector.empty else selector

@@ -8,7 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agentops.controller import Builder, Client, Controller, Manager, Request, Result
-from agentops.kube.kinds import DEPLOYMENT, POD, POD_DISRUPTION_BUDGET, REPLICA_SET, STATEFUL_SET
+from agentops.kube.kinds import (
+    DEPLOYMENT,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    REPLICA_SET,
+    REPLICATION_CONTROLLER,
+    STATEFUL_SET,
+)
 from agentops.local.controllers.claims import EnqueueSelecting, Selectors, put_status, retrying_conflicts
 from agentops.local.controllers.pods import Object, controller_ref, is_deleting, is_ready, name_of, namespace_of
 from agentops.values.clock import parse_rfc3339, rfc3339
@@ -17,7 +24,8 @@ from agentops.values.selector import LabelSelector
 
 EVICTION_TIMEOUT = timedelta(minutes=2)
 """An eviction that has not become a deletion by then does not count any more."""
-_SCALED: Mapping[str, Kind] = {kind.kind: kind for kind in (DEPLOYMENT, REPLICA_SET, STATEFUL_SET)}
+_WITH_REPLICAS = (DEPLOYMENT, REPLICA_SET, REPLICATION_CONTROLLER, STATEFUL_SET)
+_SCALED: Mapping[str, Kind] = {kind.kind: kind for kind in _WITH_REPLICAS}
 
 
 def budget_selector(budget: Object) -> LabelSelector | None:

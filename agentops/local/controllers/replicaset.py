@@ -1,4 +1,4 @@
-"""ReplicaSets: as many pods of one template as `spec.replicas` says."""
+"""ReplicaSets and ReplicationControllers: as many pods of one template as `spec.replicas` says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentops.controller import Builder, Controller, Manager, Request, Result
 from agentops.controller.handlers import EnqueueMapped
 from agentops.controller.predicates import spec_or_deletion_changed
 from agentops.kube.errors import ApiError
-from agentops.kube.kinds import POD, REPLICA_SET
+from agentops.kube.kinds import POD, REPLICA_SET, REPLICATION_CONTROLLER
 from agentops.local.controllers.claims import Children, Selectors, pod_selector, put_status, retrying_conflicts
 from agentops.local.controllers.pods import (
     Object,
@@ -28,26 +28,29 @@ from agentops.local.controllers.pods import (
 )
 from agentops.local.controllers.rollout import replicas_of
 from agentops.values.clock import rfc3339
+from agentops.values.kinds import Kind
 
 _BURST = 500
+_RECORDERS = {REPLICA_SET: "replicaset-controller", REPLICATION_CONTROLLER: "replication-controller"}
 
 
 class ReplicaSetController:
-    """Creates, deletes, adopts and counts pods."""
+    """Creates, deletes, adopts and counts pods for the objects of one kind."""
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, kind: Kind = REPLICA_SET) -> None:
+        self._kind = kind
         self._manager = manager
         self._client = manager.client
         self._clock = manager.clock
-        self._events = manager.legacy_recorder("replicaset-controller")
-        self._pods = Children(manager.client, POD, REPLICA_SET)
-        self._selectors = Selectors(manager, REPLICA_SET, pod_selector)
+        self._events = manager.legacy_recorder(_RECORDERS[kind])
+        self._pods = Children(manager.client, POD, kind)
+        self._selectors = Selectors(manager, kind, pod_selector)
 
     def build(self) -> Controller:
         return (
             Builder(self._manager)
-            .named("replicaset")
-            .for_(REPLICA_SET, predicates=(spec_or_deletion_changed,))
+            .named(self._kind.kind.lower())
+            .for_(self._kind, predicates=(spec_or_deletion_changed,))
             .owns(POD)
             .watches(POD, EnqueueMapped(self._for_orphan))
             .with_options(max_concurrent=4)
@@ -55,7 +58,7 @@ class ReplicaSetController:
         )
 
     async def reconcile(self, request: Request) -> Result | None:
-        replica_set = await self._client.try_get(REPLICA_SET, request.name, request.namespace)
+        replica_set = await self._client.try_get(self._kind, request.name, request.namespace)
         if replica_set is None or (selector := pod_selector(replica_set)) is None:
             return None
         pods = await self._pods.claim(replica_set, selector)
@@ -63,7 +66,7 @@ class ReplicaSetController:
         if not is_deleting(replica_set):
             pods, failure = await self._scale(replica_set, pods)
         status, wait_s = next_status(replica_set, pods, failure, self._clock.now())
-        await put_status(self._client, REPLICA_SET, replica_set, status)
+        await put_status(self._client, self._kind, replica_set, status)
         if failure is not None:
             raise failure
         return Result(requeue_after=wait_s) if wait_s else None
@@ -79,7 +82,7 @@ class ReplicaSetController:
         if missing > 0:
             template = replica_set["spec"]["template"]
             created, failure = await self._pods.create_all(
-                lambda: pod_from_template(template, replica_set, REPLICA_SET), min(missing, _BURST)
+                lambda: pod_from_template(template, replica_set, self._kind), min(missing, _BURST)
             )
             for pod in created:
                 self._events.event(
@@ -114,8 +117,9 @@ def next_status(
         "fullyLabeledReplicas": len([p for p in active if template_labels.items() <= labels_of(p).items()]),
         "readyReplicas": len([p for p in active if is_ready(p)]),
         "availableReplicas": len([w for w in waits if w == 0]),
-        "terminatingReplicas": len([p for p in pods if is_terminating(p)]),
     }
+    if replica_set.get("kind") != REPLICATION_CONTROLLER.kind:  # which has no such field
+        counters["terminatingReplicas"] = len([p for p in pods if is_terminating(p)])
     status: Object = {
         "replicas": len(active),
         "observedGeneration": int(replica_set["metadata"].get("generation") or 0),

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from agentops.controller import Manager
 from agentops.local.controllers.accounttokens import AccountTokenController, Sign
+from agentops.kube.kinds import REPLICATION_CONTROLLER
 from agentops.local.controllers.claims import add_shared_indices
 from agentops.local.controllers.cronjob import CronJobController
 from agentops.local.controllers.daemonset import DaemonSetController
@@ -45,6 +46,7 @@ def add_controllers(manager: Manager, options: ControllerOptions) -> None:
     add_shared_indices(manager)
     DeploymentController(manager).build()
     ReplicaSetController(manager).build()
+    ReplicaSetController(manager, REPLICATION_CONTROLLER).build()
     StatefulSetController(manager).build()
     DaemonSetController(manager, backoff_scale=options.backoff_scale).build()
     JobController(manager, backoff_scale=options.backoff_scale).build()

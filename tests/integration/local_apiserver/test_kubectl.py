@@ -270,3 +270,14 @@ async def test_port_forward_carries_connections_side_by_side(cluster: Any) -> No
                     for number in range(10):
                         clients.start_soon(ask, f"w{number}.".encode())
         tasks.cancel_scope.cancel()
+
+
+async def test_prune_deletes_what_the_manifests_no_longer_name(cluster: Any, tmp_path: Any) -> None:
+    def labelled(name: str) -> dict[str, Any]:
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"set": "one"}}}
+
+    prune = ("apply", "--prune", "-l", "set=one", "-f", "-")
+    await cluster.kubectl(*prune, stdin=yaml(labelled("kept"), labelled("dropped")))
+    assert "configmap/dropped pruned" in (await cluster.kubectl(*prune, stdin=yaml(labelled("kept")))).stdout
+    await cluster.kubectl("cluster-info", "dump", "--output-directory", str(tmp_path / "dump"))
+    assert (tmp_path / "dump" / "default" / "replication-controllers.json").is_file()

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from support.plane import ApiPlane, eventually
 
-from agentops.kube.kinds import DEPLOYMENT, EVENT, POD, REPLICA_SET
+from agentops.kube.kinds import DEPLOYMENT, EVENT, POD, REPLICA_SET, REPLICATION_CONTROLLER
 
 pytestmark = pytest.mark.anyio
 
@@ -211,3 +211,28 @@ async def test_deleting_a_deployment_takes_everything_with_it(
         return not await plane.client.list(REPLICA_SET, "ns") and not await pods()
 
     await eventually(gone)
+
+
+async def test_a_replication_controller_keeps_its_pods(plane: ApiPlane, pods: Any, deployment: dict[str, Any]) -> None:
+    spec = {"replicas": 2, "template": deployment["spec"]["template"]}
+    body = {"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "old", "namespace": "ns"}}
+    await plane.client.create(REPLICATION_CONTROLLER, {**body, "spec": spec})
+
+    async def ready() -> bool:
+        await run_pods(plane, pods)
+        live = await plane.client.get(REPLICATION_CONTROLLER, "old", "ns")
+        return live.get("status", {}).get("availableReplicas") == 2
+
+    await eventually(ready)
+    for pod in await pods():
+        (owner,) = pod["metadata"]["ownerReferences"]
+        assert (owner["apiVersion"], owner["kind"], owner["controller"]) == ("v1", "ReplicationController", True)
+    await plane.client.patch(REPLICATION_CONTROLLER, "old", {"spec": {"replicas": 0}}, "ns")
+
+    async def gone() -> bool:
+        await run_pods(plane, pods)
+        return not await pods()
+
+    await eventually(gone)
+    settled = await plane.client.get(REPLICATION_CONTROLLER, "old", "ns")
+    assert settled["status"]["observedGeneration"] == 2

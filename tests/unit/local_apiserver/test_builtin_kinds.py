@@ -351,3 +351,47 @@ async def test_the_default_namespaces_cannot_be_deleted(api: Api) -> None:
         403,
         'namespaces "default" is forbidden: this namespace may not be deleted',
     )
+
+
+def replication_controller(name: str, **spec: Any) -> dict[str, Any]:
+    containers = [{"name": "main", "image": "agentops:1"}]
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": containers}}
+    return {
+        "apiVersion": "v1",
+        "kind": "ReplicationController",
+        "metadata": {"name": name},
+        "spec": {"template": template, **spec},
+    }
+
+
+REPLICATION_CONTROLLERS = "/api/v1/namespaces/default/replicationcontrollers"
+
+
+async def test_a_replication_controller_selects_by_its_templates_labels_and_scales(api: Api) -> None:
+    made = await api.post(REPLICATION_CONTROLLERS, replication_controller("old"))
+    assert made.status == 201, made.message
+    assert made.body["spec"]["selector"] == made.body["metadata"]["labels"] == {"app": "old"}
+    assert (made.body["spec"]["replicas"], made.body["status"]) == (1, {"replicas": 0})
+    scale = await api.get(f"{REPLICATION_CONTROLLERS}/old/scale")
+    assert scale.body["status"] == {"replicas": 0, "selector": "app=old"}
+    await api.patch(f"{REPLICATION_CONTROLLERS}/old/scale", {"spec": {"replicas": 3}})
+    table = await api.get(REPLICATION_CONTROLLERS, accept="application/json;as=Table;v=v1;g=meta.k8s.io")
+    columns = [c["name"] for c in table.body["columnDefinitions"] if not c["priority"]]
+    assert columns == ["Name", "Desired", "Current", "Ready", "Age"]
+    assert table.body["rows"][0]["cells"][:4] == ["old", 3, 0, 0]
+    assert table.body["rows"][0]["cells"][-1] == "app=old"
+    listed = (await api.get("/api/v1")).body["resources"]
+    found = next(r for r in listed if r["name"] == "replicationcontrollers")
+    assert (found["shortNames"], found["categories"]) == (["rc"], ["all"])
+
+
+async def test_a_replication_controllers_selector_must_match_but_may_change(api: Api) -> None:
+    wrong = await api.post(REPLICATION_CONTROLLERS, replication_controller("x", selector={"app": "nobody"}))
+    assert wrong.status == 422
+    assert "`selector` does not match template `labels`" in wrong.message
+    bare = replication_controller("x")
+    del bare["spec"]["template"]["metadata"]
+    assert "spec.selector: Required value" in (await api.post(REPLICATION_CONTROLLERS, bare)).message
+    await api.post(REPLICATION_CONTROLLERS, replication_controller("x"))
+    change = {"selector": {"app": "y"}, "template": {"metadata": {"labels": {"app": "y"}}}}
+    assert (await api.patch(f"{REPLICATION_CONTROLLERS}/x", {"spec": change})).status == 200
