@@ -405,3 +405,33 @@ async def test_a_rule_that_costs_too_much_is_a_reason_and_no_fault_of_the_server
         assert (reply.status, "call cost exceeds limit" in reply.message) == (422, True), reply
     assert (await api.post(WIDGETS, {**widget("a"), "spec": {"l": ["x"] * 9, "s": "a(b"}})).status == 422
     assert (await api.post(WIDGETS, {**widget("a"), "spec": {"l": ["x"] * 9, "s": "matches('a')"}})).status == 201
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("self.free.immutable == 'x'", "no such key: immutable evaluating rule: self.free.immutable == 'x'"),
+        ("self.args[3] == 'x'", "index out of bounds: 3 evaluating rule: self.args[3] == 'x'"),
+        ("1 / self.replicas > 0", "division by zero evaluating rule: 1 / self.replicas > 0"),
+        ("self.port > 'a'", "'no such overload': call arguments did not match a supported operator, function or macro"),
+    ],
+)
+async def test_an_error_inside_a_rule_reads_as_on_a_cluster(api: Api, rule: str, told: str) -> None:
+    crd = widget_crd()
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    schema["x-kubernetes-validations"] = [{"rule": rule, "messageExpression": "self.free.nothing"}]
+    assert (await api.post(CRDS, crd)).status == 201
+    api.server.custom.establish_now()
+    reply = await api.post(WIDGETS, widget("a", free={}, args=[], replicas=0, port=1))
+    assert reply.status == 422
+    assert told in reply.message
+
+
+async def test_a_message_expression_that_fails_leaves_the_message(api: Api) -> None:
+    rule = {"rule": "false", "message": "never", "messageExpression": "self.free.nothing"}
+    crd = widget_crd()
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"] = [rule]
+    await api.post(CRDS, crd)
+    api.server.custom.establish_now()
+    reply = await api.post(WIDGETS, widget("a", free={}))
+    assert reply.message.endswith("never")

@@ -9,7 +9,7 @@ where old and new value correlate.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -50,10 +50,37 @@ _STRINGS = re.compile(r"""r?'''.*?'''|r?\"\"\".*?\"\"\"|r'[^']*'|r"[^"]*"|'(?:\\
 _ACCESS = re.compile(r"\b(self|oldSelf)((?:\.\??[A-Za-z_][A-Za-z0-9_]*)+)(\s*\()?")
 
 _PRESENT = "oldSelf__present"
+_OVER_BUDGET = "operation cancelled: actual cost limit exceeded"
+_WORDS = (
+    (r'NOT_FOUND: Key not found in map : "(.*)"', r"no such key: \1"),
+    (r"NOT_FOUND: Key not found in map : (.*)", r"no such key: \1"),
+    (r"UNKNOWN: Index error: index=(-?\d+) .*", r"index out of bounds: \1"),
+    (r"INVALID_ARGUMENT: divide by zero", "division by zero"),
+    (r"UNKNOWN: No matching overloads found .*|INVALID_ARGUMENT: Applying SELECT to non-message type",
+     "no such overload"),
+    (r"[A-Z_]+: (.*)", r"\1"),
+)  # fmt: skip
 
 
 class CelError(ValueError):
     """The rule does not compile; the message is the compiler's."""
+
+
+class CelFailure(Exception):
+    """An expression that compiles ended in an error; the message is worded as Kubernetes' engine words it."""
+
+    def __init__(self, text: str) -> None:
+        self.over_budget = "budget exceeded" in text or "call cost exceeds limit" in text
+        super().__init__(_OVER_BUDGET if self.over_budget else _as_on_a_cluster(text))
+
+
+def _as_on_a_cluster(text: str) -> str:
+    """The engine's text with the words of the one in kube-apiserver, which is written in Go."""
+    text = text.replace(MATCHES, "matches")
+    for pattern, words in _WORDS:
+        if found := re.fullmatch(pattern, text, re.S):
+            return found.expand(words)
+    return text
 
 
 @frozen(slots=True)
@@ -65,35 +92,53 @@ class Rule:
     uses_old: bool
 
 
-@cache
-def _environment(self_type: str = "") -> Any:
-    """Where rules are compiled. `self_type` as `_type_of` writes it; "" is any, which is what they are run with."""
+def cel_module() -> Any:
+    """The engine. Raises CelError naming the extra when it is not installed."""
     try:
         from cel_expr_python import cel
-        from cel_expr_python.ext import ext_math, ext_optional, ext_strings
     except ModuleNotFoundError as error:
         raise CelError("CEL rules need the cel-expr-python package; install agentops-platform[local]") from error
+    return cel
+
+
+def new_environment(variables: Mapping[str, Any], functions: Sequence[Any] = ()) -> Any:
+    """Where expressions over `variables` (name to type) are compiled: Kubernetes' functions, and `functions`."""
+    cel = cel_module()
+    from cel_expr_python.ext import ext_math, ext_optional, ext_strings
+
     from agentops.local.apiserver.schema.cel_functions import kubernetes_functions
 
-    value = getattr(cel.Type, self_type.lstrip("[") or "DYN")
-    for _ in range(self_type.count("[")):
-        value = cel.Type.List(value)
     return cel.NewEnv(
-        variables={"self": value, "oldSelf": value, _PRESENT: cel.Type.BOOL},
+        variables=dict(variables),
         extensions=[
             ext_strings.ExtStrings(),
             ext_math.ExtMath(),
             ext_optional.ExtOptional(),
-            cel.CelExtension("kubernetes", kubernetes_functions()),
+            cel.CelExtension("kubernetes", [*kubernetes_functions(), *functions]),
         ],
     )
 
 
 @cache
+def _environment(self_type: str = "") -> Any:
+    """Where rules are compiled. `self_type` as `_type_of` writes it; "" is any, which is what they are run with."""
+    types = cel_module().Type
+    value = getattr(types, self_type.lstrip("[") or "DYN")
+    for _ in range(self_type.count("[")):
+        value = types.List(value)
+    return new_environment({"self": value, "oldSelf": value, _PRESENT: types.BOOL})
+
+
+@cache
 def _program(source: str, self_type: str = "") -> Any:
+    return compile_in(_environment(self_type), source)
+
+
+def compile_in(environment: Any, source: str) -> Any:
+    """The program of an expression. Raises CelError."""
     bounded = re.sub(rf"({_STRINGS.pattern})|\bmatches(?=\s*\()", lambda m: m.group(1) or MATCHES, source, flags=re.S)
     try:
-        return _environment(self_type).compile(bounded)
+        return environment.compile(bounded)
     except RuntimeError as error:
         text = str(error).removesuffix(" [INVALID_ARGUMENT]").removeprefix("INVALID_ARGUMENT: ")
         raise CelError(text.replace(MATCHES, "matches")) from error
@@ -128,8 +173,7 @@ def compile_rule(source: str, schema: Schema, *, message: bool = False, optional
     _check_types(whole, _type_of(schema))
     program = _program(whole)
     wanted = "STRING" if message else "BOOL"
-    result = program.return_type().name() if hasattr(program.return_type(), "name") else str(program.return_type())
-    if str(result).upper() not in (wanted, "DYN"):
+    if result_type(program) not in (wanted, "DYN"):
         raise CelError(f"must evaluate to {'a string' if message else 'a bool'}")
     bare = _STRINGS.sub('""', source)
     for match in _ACCESS.finditer(bare):
@@ -140,6 +184,31 @@ def compile_rule(source: str, schema: Schema, *, message: bool = False, optional
             path = path[:-1]
         _check_path(path, schema)
     return Rule(source, program, re.search(r"\boldSelf\b", bare) is not None)
+
+
+def result_type(program: Any) -> str:
+    """`BOOL`, `STRING`, `DYN` …"""
+    found = program.return_type()
+    return str(found.name() if hasattr(found, "name") else found).upper()
+
+
+def check_fields(source: str, variable: str, schema: Schema) -> None:
+    """Raise CelError when the expression reads a field of `variable` that `schema` does not have."""
+    accesses = re.compile(rf"(?<![\w.]){variable}((?:\.\??[A-Za-z_][A-Za-z0-9_]*)+)(\s*\()?")
+    for match in accesses.finditer(_STRINGS.sub('""', source)):
+        path = match.group(1).replace("?", "").lstrip(".").split(".")
+        _check_path(path[:-1] if match.group(2) else path, schema)
+
+
+def run(program: Any, data: Mapping[str, Any]) -> Any:
+    """What an expression comes to. Raises CelFailure."""
+    try:
+        result = program.eval(data=dict(data))
+    except RuntimeError as error:  # the engine gives up, mostly on its budget of 10,000 steps of loops
+        raise CelFailure(str(error)) from error
+    if result.type().name() == "ERROR":
+        raise CelFailure(str(result.plain_value()))
+    return result.plain_value()
 
 
 def _check_path(path: list[str], schema: Schema) -> None:
@@ -263,16 +332,13 @@ def _run(
         data[_PRESENT] = old is not MISSING
     where = (path + (rule.get("fieldPath") or "")).removeprefix(".") or errors.NO_FIELD
     try:
-        verdict = compiled.program.eval(data=data).plain_value()
-    except RuntimeError as error:  # the engine gives up, mostly on its budget of 10,000 steps of loops
-        text = "call cost exceeds limit" if "budget exceeded" in str(error) else f"rule evaluation failed: {error}"
-        out.append(errors.invalid_value(where, _shown(value), f"{text} for rule: {rule['rule']}"))
+        verdict = run(compiled.program, data)
+        if not isinstance(verdict, bool):
+            raise CelFailure("no such overload")
+    except CelFailure as failure:
+        out.append(errors.invalid_value(where, _shown(value), _failed(failure, rule)))
         return
-    if verdict is True:
-        return
-    if verdict is not False:
-        text = f"rule evaluation failed: {str(verdict).replace(MATCHES, 'matches')}: {rule['rule']}"
-        out.append(errors.invalid_value(where, _shown(value), text))
+    if verdict:
         return
     message = _message(rule, data, schema)
     reason = rule.get("reason") or errors.INVALID
@@ -292,12 +358,22 @@ def _shown(value: Any) -> Any:
     return _NOTHING if isinstance(value, dict | list) else value
 
 
+def _failed(failure: CelFailure, rule: Mapping[str, Any]) -> str:
+    told = str(rule.get("message") or rule["rule"]).strip()
+    if failure.over_budget:
+        return f"'{failure}': no further validation rules will be run due to call cost exceeds limit for rule: {told}"
+    if str(failure) == "no such overload":
+        needed = "call arguments did not match a supported operator, function or macro signature"
+        return f"'{failure}': {needed} for rule: {told}"
+    return f"{failure} evaluating rule: {told}"
+
+
 def _message(rule: Mapping[str, Any], data: dict[str, Any], schema: Schema) -> str:
     expression = rule.get("messageExpression")
     if expression:
         try:
-            text = compile_rule(expression, schema, message=True).program.eval(data=data).plain_value()
-        except (CelError, RuntimeError):
+            text = run(compile_rule(expression, schema, message=True).program, data)
+        except (CelError, CelFailure):
             text = None
         if isinstance(text, str) and text.strip() and "\n" not in text:
             return text
