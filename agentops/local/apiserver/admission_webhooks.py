@@ -3,8 +3,8 @@
     mutating    one after the other, by configuration name, each sees what the one before left
     validating  all at once, any refusal refuses
 
-Rules, matchPolicy, namespace and object selectors, failurePolicy, timeouts, dry run, warnings and
-reinvocation are kube-apiserver's. Not done: matchConditions (CEL), and writes of the scale subresource.
+Rules, matchPolicy, namespace and object selectors, matchConditions, failurePolicy, timeouts, dry run, warnings and
+reinvocation are kube-apiserver's. Not done: writes of the scale subresource.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from agentops.kube.kinds import MUTATING_WEBHOOK_CONFIGURATION, NAMESPACE, VALID
 from agentops.kube.patches import PatchError, create_json_patch, json_patch
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.http import User
+from agentops.local.apiserver.match_conditions import Refuse, failing_condition
 from agentops.local.apiserver.resources import Registry, Resource
 from agentops.local.apiserver.reviews import user_info
+from agentops.local.apiserver.schema.cel import CelFailure
 from agentops.local.apiserver.store import Store
 from agentops.local.apiserver.undecided import Undecided
 from agentops.local.apiserver.webhook_caller import Caller, CallFailed, HttpCaller, target_of
@@ -93,11 +95,15 @@ class Attempt:
 
 
 class Webhooks:
-    """The configurations in the store, and the way to the servers they name."""
+    """The configurations in the store, and the way to the servers they name.
 
-    def __init__(self, store: Store, registry: Registry, caller: Caller | None = None) -> None:
+    `refuse` is the authorizer that conditions may ask.
+    """
+
+    def __init__(self, store: Store, registry: Registry, refuse: Refuse, caller: Caller | None = None) -> None:
         self._store = store
         self._registry = registry
+        self._refuse = refuse
         self.caller: Caller = caller or HttpCaller()
         self._parsed: dict[str, tuple[tuple[int, ...], list[Hook]]] = {}
 
@@ -177,6 +183,27 @@ class Webhooks:
         entry = self._store.get(NAMESPACE.resource, "", attempt.namespace)
         return entry.labels if entry is not None else {}
 
+    async def conditions_met(self, hook: Hook, attempt: Attempt, new: Object | None, user: User) -> bool:
+        """Whether the hook's matchConditions let it be called. Raises ApiFailure 403 when they fail and it may not."""
+        conditions = hook.spec.get("matchConditions") or ()
+        if not conditions:
+            return True
+        try:
+            review = await self._review(hook, attempt, new, "", user)
+            return failing_condition(conditions, review, user, self._refuse) is None
+        except CelFailure as failure:
+            log.warning("webhook.conditions_failed", webhook=hook.name, error=str(failure))
+            if hook.ignores_failures:
+                return False
+            resource, name = attempt.resource, str(attempt.metadata.get("name") or "")
+            raise errors.forbidden_object(resource.group, resource.plural, name, str(failure)) from failure
+
+    async def _review(self, hook: Hook, attempt: Attempt, new: Object | None, uid: str, user: User) -> Object:
+        """The AdmissionRequest, in the version that the hook wants."""
+        wanted = hook.resource or attempt.resource
+        old = await self.in_version(hook.resource, attempt.old)
+        return _request(attempt, wanted, await self.in_version(hook.resource, new), old, uid, user)
+
     async def ask(self, hook: Hook, attempt: Attempt, new: Object | None, uid: str, user: User) -> Mapping[str, Any]:
         """The webhook's `response`. Raises CallFailed, or ApiFailure when it cannot be asked in a dry run."""
         if attempt.options.dry_run and hook.spec.get("sideEffects") not in ("None", "NoneOnDryRun"):
@@ -188,14 +215,7 @@ class Webhooks:
         review = {
             "apiVersion": f"admission.k8s.io/{version}",
             "kind": "AdmissionReview",
-            "request": _request(
-                attempt,
-                hook.resource or attempt.resource,
-                await self.in_version(hook.resource, new),
-                await self.in_version(hook.resource, attempt.old),
-                uid,
-                user,
-            ),
+            "request": await self._review(hook, attempt, new, uid, user),
         }
         target = target_of(hook.spec.get("clientConfig") or {}, self._store)
         with anyio.move_on_after(hook.timeout_s + 1) as bound:
@@ -274,6 +294,8 @@ class RequestAdmission:
         self._patches[attempt.key] = create_json_patch(start, current)
 
     async def _apply(self, hook: Hook, attempt: Attempt, current: Object) -> Object:
+        if not await self._webhooks.conditions_met(hook, attempt, current, self._user):
+            return current
         response = await self.call(hook, attempt, current)
         if response is None or not response.get("patch"):
             return current
@@ -292,6 +314,7 @@ class RequestAdmission:
 
     async def run_validating(self, attempt: Attempt, hooks: Sequence[Hook]) -> None:
         failures: list[errors.ApiFailure] = []
+        hooks = [h for h in hooks if await self._webhooks.conditions_met(h, attempt, attempt.new, self._user)]
 
         async def one(hook: Hook) -> None:
             try:

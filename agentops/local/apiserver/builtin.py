@@ -15,6 +15,7 @@ from agentops.local.apiserver.strategies.base import Strategy
 from agentops.local.apiserver.strategies.crd import CrdStrategy
 from agentops.local.apiserver.strategies.rbac import RbacStrategy
 from agentops.local.apiserver.strategies.replicationcontroller import ReplicationControllerStrategy
+from agentops.local.apiserver.strategies.webhooks import WebhookStrategy
 from agentops.values.kinds import Kind
 
 _Row = tuple[Kind, Strategy, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
@@ -58,8 +59,8 @@ _ROWS: tuple[_Row, ...] = (
     (kinds.CLUSTER_ROLE, RbacStrategy(), (), (), ()),
     (kinds.CLUSTER_ROLE_BINDING, RbacStrategy(), (), (), ()),
     (kinds.CRD, CrdStrategy(), ("crd", "crds"), ("api-extensions",), _STATUS),
-    (kinds.MUTATING_WEBHOOK_CONFIGURATION, core.WebhookStrategy(), (), ("api-extensions",), ()),
-    (kinds.VALIDATING_WEBHOOK_CONFIGURATION, core.WebhookStrategy(), (), ("api-extensions",), ()),
+    (kinds.MUTATING_WEBHOOK_CONFIGURATION, WebhookStrategy(), (), ("api-extensions",), ()),
+    (kinds.VALIDATING_WEBHOOK_CONFIGURATION, WebhookStrategy(), (), ("api-extensions",), ()),
 )  # fmt: skip
 
 SCALE: dict[str, Any] = {

@@ -144,7 +144,7 @@ class ApiServer:
         self.writer = Writer(
             self.store, self.clock, self.rng, self.options.service_cidr, self.options.require_service_account
         )
-        self.webhooks = Webhooks(self.store, self.registry)
+        self.webhooks = Webhooks(self.store, self.registry, lambda user, about: self._authorizer.refuse(user, about))
         self.reader = Reader(self.store, self.writer)
         self.watches = WatchHub(
             self.store,

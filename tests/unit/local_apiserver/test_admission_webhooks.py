@@ -229,16 +229,12 @@ async def test_webhook_configurations_cannot_lock_themselves(api, hook):
     assert (await api.post(CONFIG_MAPS, config_map("a"))).status == 201
 
 
-async def test_a_dry_run_asks_only_webhooks_without_side_effects(api, hook):
+async def test_a_dry_run_asks_webhooks_and_tells_them(api, hook):
     await register(api, hook, "mutating", "m", set_data("added", "yes"), sideEffects="NoneOnDryRun")
     reply = await api.post(CONFIG_MAPS + "?dryRun=All", config_map("a"))
     assert reply.body["data"] == {"added": "yes"}
     assert hook.asked[0][1]["dryRun"] is True
     assert (await api.get(f"{CONFIG_MAPS}/a")).status == 404
-    await register(api, hook, "validating", "v", sideEffects="Some")
-    reply = await api.post(CONFIG_MAPS + "?dryRun=All", config_map("a"))
-    assert reply.status == 400
-    assert "does not support dry run" in reply.message
 
 
 async def test_warnings_reach_the_client_once(api, hook):
@@ -338,3 +334,135 @@ async def test_nobody_listening_and_a_bad_authority_are_failed_calls():
         await caller(Target("https://127.0.0.1:1/x"), {}, 1.0)
     with pytest.raises(CallFailed, match="root certificates"):
         await caller(Target("https://127.0.0.1:1/x", "garbage"), {}, 1.0)
+
+
+def conditions(*expressions):
+    return [{"name": f"c{index}", "expression": text} for index, text in enumerate(expressions)]
+
+
+@pytest.mark.parametrize(
+    ("expressions", "called"),
+    [
+        (["object.data.kind == 'wanted'"], True),
+        (["object.data.kind == 'other'"], False),
+        (["object.data.kind == 'wanted'", "oldObject == null"], True),
+        (["object.data.kind == 'wanted'", "oldObject != null"], False),
+        (["request.operation == 'CREATE' && request.resource.resource == 'configmaps'"], True),
+        (["request.userInfo.username == 'system:admin' && 'system:masters' in request.userInfo.groups"], True),
+        (["!(request.userInfo.groups.exists(g, g == 'system:masters'))"], False),
+        (["request.name == 'a' && request.namespace == 'default' && !has(request.subResource)"], True),
+        (["object.nothing.here == 1", "false"], False),
+        (["authorizer.group('').resource('pods').namespace('x').check('delete').allowed()"], True),
+        (["authorizer.requestResource.check('update').allowed()"], True),
+        (["authorizer.serviceAccount('default', 'sa').path('/metrics').check('get').allowed()"], False),
+    ],
+)
+@pytest.mark.parametrize("sort", ["mutating", "validating"])
+async def test_only_what_meets_all_match_conditions_is_asked_about(api, hook, sort, expressions, called):
+    await register(api, hook, sort, "h", matchConditions=conditions(*expressions))
+    reply = await api.post(CONFIG_MAPS, config_map("a", kind="wanted"))
+    assert reply.status == 201, reply.message
+    assert bool(hook.asked) == called
+
+
+@pytest.mark.parametrize("sort", ["mutating", "validating"])
+async def test_a_failing_match_condition_goes_by_the_failure_policy(api, hook, sort):
+    broken = conditions("object.data.x == '1'")
+    await register(api, hook, sort, "h", deny(), matchConditions=broken, failurePolicy="Ignore")
+    assert (await api.post(CONFIG_MAPS, config_map("a"))).status == 201
+    await register(api, hook, sort, "i", deny(), matchConditions=broken)
+    reply = await api.post(CONFIG_MAPS, config_map("b"))
+    assert (reply.status, reply.reason) == (403, "Forbidden")
+    told = "expression 'object.data.x == '1'' resulted in error: no such key: "
+    assert reply.message.startswith(f'configmaps "b" is forbidden: {told}')
+    assert hook.asked == []
+
+
+async def test_match_conditions_see_what_the_webhook_before_left(api, hook):
+    await register(api, hook, "mutating", "a", set_data("marked", "yes"))
+    await register(api, hook, "mutating", "b", matchConditions=conditions("object.data.marked == 'yes'"))
+    await api.post(CONFIG_MAPS, config_map("a", own="1"))
+    assert hook.names == ["a", "b"]
+
+
+async def test_match_conditions_of_a_deletion_have_the_old_object_only(api, hook):
+    await api.post(CONFIG_MAPS, config_map("a"))
+    await register(api, hook, "validating", "c", matchConditions=conditions("object == null && oldObject != null"))
+    await api.delete(f"{CONFIG_MAPS}/a")
+    assert hook.names == ["c"]
+
+
+RULE = ALL[0]
+REVIEWED = "admissionReviewVersions"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": "short.name"}, "name: Invalid value: \"short.name\": should be a domain with at least three"),
+        ({"name": "Not.A.Name"}, "name: Invalid value: \"Not.A.Name\": a lowercase RFC 1123 subdomain must consist"),
+        ({"clientConfig": {}}, "clientConfig: Required value: exactly one of url or service is required"),
+        ({"clientConfig": {"url": "https://x", "service": {"name": "a", "namespace": "b"}}}, "exactly one of url or"),
+        ({"clientConfig": {"url": "http://x/y"}}, "url: Invalid value: \"http\": 'https' is the only allowed URL"),
+        ({"clientConfig": {"url": "https:///y"}}, "host must be specified; desired format: https://host[/path]"),
+        ({"clientConfig": {"url": "https://u:p@x/y"}}, "user information is not permitted in the URL"),
+        ({"clientConfig": {"url": "https://x/y?z=1"}}, "query parameters are not permitted in the URL"),
+        ({"clientConfig": {"url": "https://x/y#z"}}, "fragments are not permitted in the URL"),
+        ({"clientConfig": {"service": {"name": "a"}}}, "clientConfig.service.namespace: Required value"),
+        ({"clientConfig": {"service": {"name": "a", "namespace": "b", "port": 0}}}, "service.port: Invalid value: 0"),
+        ({"clientConfig": {"service": {"name": "a", "namespace": "b", "path": "x"}}}, "must start with a '/'"),
+        ({"sideEffects": "Some"}, 'sideEffects: Unsupported value: "Some": supported values: "None", "NoneOnDryRun"'),
+        ({"sideEffects": None}, "sideEffects: Required value: must specify one of None, NoneOnDryRun"),
+        ({"timeoutSeconds": 31}, "timeoutSeconds: Invalid value: 31: the timeout value must be between 1 and 30"),
+        ({"timeoutSeconds": 0}, "timeoutSeconds: Invalid value: 0: the timeout value"),
+        ({REVIEWED: []}, f"{REVIEWED}: Required value: must specify one of v1, v1beta1"),
+        ({REVIEWED: ["v2"]}, "must include at least one of v1, v1beta1"),
+        ({REVIEWED: ["v1", "v1"]}, f'{REVIEWED}[1]: Duplicate value: "v1"'),
+        ({"failurePolicy": "Maybe"}, 'failurePolicy: Unsupported value: "Maybe": supported values: "Fail", "Ignore"'),
+        ({"matchPolicy": "Maybe"}, 'matchPolicy: Unsupported value: "Maybe": supported values: "Equivalent", "Exact"'),
+        ({"reinvocationPolicy": "Maybe"}, 'reinvocationPolicy: Unsupported value: "Maybe"'),
+        ({"rules": [{**RULE, "operations": ["READ"]}]}, 'rules[0].operations[0]: Unsupported value: "READ"'),
+        ({"rules": [{**RULE, "operations": ["*", "CREATE"]}]}, "if '*' is present, must not specify other operations"),
+        ({"rules": [{**RULE, "operations": []}]}, "rules[0].operations: Required value"),
+        ({"rules": [{**RULE, "apiGroups": []}]}, "rules[0].apiGroups: Required value"),
+        ({"rules": [{**RULE, "apiVersions": [""]}]}, "rules[0].apiVersions[0]: Required value"),
+        ({"rules": [{**RULE, "resources": ["*/*", "pods"]}]}, "if '*/*' is present, must not specify other resources"),
+        ({"rules": [{**RULE, "resources": ["pods/*", "pods/status"]}]}, "if 'pods/*' is present, must not specify"),
+        ({"rules": [{**RULE, "resources": ["*", "pods"]}]}, "must not specify other resources without subresources"),
+        ({"rules": [{**RULE, "scope": "Galaxy"}]}, 'rules[0].scope: Unsupported value: "Galaxy"'),
+        ({"objectSelector": {"matchLabels": {"a b": "c"}}}, "objectSelector.matchLabels: Invalid value"),
+        ({"matchConditions": conditions("object.")}, 'matchConditions[0].expression: Invalid value: "object."'),
+        ({"matchConditions": conditions("object.")}, "compilation failed: ERROR"),
+        ({"matchConditions": conditions("nobody == 1")}, "undeclared reference to 'nobody'"),
+        ({"matchConditions": conditions("request.verb == 'x'")}, "undefined field 'verb'"),
+        ({"matchConditions": conditions("'text'")}, "must evaluate to bool"),
+        ({"matchConditions": conditions("  ")}, "matchConditions[0].expression: Required value"),
+        ({"matchConditions": conditions("true") * 2}, 'matchConditions[1].name: Duplicate value: "c0"'),
+        ({"matchConditions": [{"name": "a b", "expression": "true"}]}, "matchConditions[0].name: Invalid value"),
+        ({"matchConditions": [{"expression": "true"}]}, "matchConditions[0].name: Required value"),
+    ],
+)  # fmt: skip
+async def test_a_configuration_that_cannot_work_is_refused_when_it_is_written(api, changes, told):
+    spec = {
+        "name": "h.example.com",
+        "clientConfig": {"url": "https://hooks.test/h"},
+        "rules": ALL,
+        "sideEffects": "None",
+        REVIEWED: ["v1"],
+        **changes,
+    }
+    obj = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+    body = {**obj, "metadata": {"name": "h"}, "webhooks": [{k: v for k, v in spec.items() if v is not None}]}
+    reply = await api.post(f"{CONFIGURATIONS}/mutatingwebhookconfigurations", body)
+    assert reply.status == 422, reply
+    assert "webhooks[0]." in reply.message
+    assert told in reply.message
+
+
+async def test_two_webhooks_of_a_configuration_have_two_names(api, hook):
+    await register(api, hook, "validating", "h")
+    at = f"{CONFIGURATIONS}/validatingwebhookconfigurations/h"
+    found = (await api.get(at)).body
+    found["webhooks"] *= 2
+    reply = await api.put(at, found)
+    assert (reply.status, 'webhooks[1].name: Duplicate value: "h.example.com"' in reply.message) == (422, True)

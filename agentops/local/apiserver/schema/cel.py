@@ -9,7 +9,7 @@ where old and new value correlate.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -182,7 +182,7 @@ def compile_rule(source: str, schema: Schema, *, message: bool = False, optional
         path = match.group(2).replace("?", "").lstrip(".").split(".")
         if match.group(3):
             path = path[:-1]
-        _check_path(path, schema)
+        _check_path(path, schema, escape)
     return Rule(source, program, re.search(r"\boldSelf\b", bare) is not None)
 
 
@@ -197,7 +197,7 @@ def check_fields(source: str, variable: str, schema: Schema) -> None:
     accesses = re.compile(rf"(?<![\w.]){variable}((?:\.\??[A-Za-z_][A-Za-z0-9_]*)+)(\s*\()?")
     for match in accesses.finditer(_STRINGS.sub('""', source)):
         path = match.group(1).replace("?", "").lstrip(".").split(".")
-        _check_path(path[:-1] if match.group(2) else path, schema)
+        _check_path(path[:-1] if match.group(2) else path, schema, lambda name: name)
 
 
 def run(program: Any, data: Mapping[str, Any]) -> Any:
@@ -211,12 +211,13 @@ def run(program: Any, data: Mapping[str, Any]) -> Any:
     return result.plain_value()
 
 
-def _check_path(path: list[str], schema: Schema) -> None:
+def _check_path(path: list[str], schema: Schema, written: Callable[[str], str]) -> None:
+    """`written` makes of a property's name the one that expressions use."""
     node: Schema | None = schema
     for name in path:
         if node is None or node.type != "object" or node.is_map or node.preserve or node.embedded:
             return
-        names = {escape(key): key for key in node.properties}
+        names = {written(key): key for key in node.properties}
         if not names:
             return
         if name not in names:

@@ -455,19 +455,3 @@ class NetworkPolicyStrategy(Strategy):
                     for selector in ("podSelector", "namespaceSelector"):
                         out.extend(validate_label_selector(peer.get(selector), f"{at}.{selector}"))
         return out
-
-
-class WebhookStrategy(Strategy):
-    has_generation = True
-
-    def default(self, obj: Object) -> None:
-        for hook in obj.get("webhooks") or ():
-            hook.setdefault("failurePolicy", "Fail")
-            hook.setdefault("matchPolicy", "Equivalent")
-            hook.setdefault("namespaceSelector", {})
-            hook.setdefault("objectSelector", {})
-            hook.setdefault("timeoutSeconds", 10)
-            if obj.get("kind") == "MutatingWebhookConfiguration":
-                hook.setdefault("reinvocationPolicy", "Never")
-            for rule in hook.get("rules") or ():
-                rule.setdefault("scope", "*")
