@@ -63,6 +63,7 @@ _ROWS: tuple[_Row, ...] = (
     (kinds.VALIDATING_WEBHOOK_CONFIGURATION, WebhookStrategy(), (), ("api-extensions",), ()),
 )  # fmt: skip
 
+_DEPRECATED = {kinds.ENDPOINTS: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
 SCALE: dict[str, Any] = {
     "specReplicasPath": ".spec.replicas",
     "statusReplicasPath": ".status.replicas",
@@ -84,6 +85,7 @@ def builtin_registry() -> Registry:
                 categories=categories,
                 subresources=subresources,
                 scale=SCALE if "scale" in subresources else None,
+                deprecation=_DEPRECATED.get(kind, ""),
             )
         )
     registry.add(

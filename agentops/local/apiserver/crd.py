@@ -17,7 +17,7 @@ from agentops.kube.kinds import CRD
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.conversion import WebhookConverter, converter_of
 from agentops.local.apiserver.http import ADMIN
-from agentops.local.apiserver.resources import CRD_VERBS, Registry, Resource
+from agentops.local.apiserver.resources import CRD_VERBS, Registry, Resource, version_rank
 from agentops.local.apiserver.schema.defaulting import has_defaults
 from agentops.local.apiserver.schema.structural import Schema
 from agentops.local.apiserver.store import Event, Store
@@ -190,7 +190,9 @@ class CustomResources:
         return None
 
     def _clean_up(self, name: str, obj: Object) -> None:
-        """Delete all objects, then let the CRD go."""
+        """Say so, delete all objects, then let the CRD go."""
+        if _condition_of(obj, "Terminating") != "True":
+            self._writer.update(self._crds, "", name, self._terminating, _WRITE)
         served = self._served.get(name)
         storage = f"{obj['spec']['names']['plural']}.{obj['spec']['group']}"
         if served:
@@ -211,6 +213,15 @@ class CustomResources:
         if FINALIZER in (obj["metadata"].get("finalizers") or ()):
             self._writer.update(self._crds, "", name, release, WriteOptions(ADMIN, "kube-apiserver"))
 
+    def _terminating(self, obj: Object) -> Object:
+        now = rfc3339(self._clock.now())
+        said = ("InstanceDeletionInProgress", "CustomResource deletion is in progress")
+        status = obj.setdefault("status", {})
+        others = [c for c in status.get("conditions") or () if c.get("type") != "Terminating"]
+        status["conditions"] = [*others, _condition("Terminating", "True", *said, now)]
+        obj["metadata"].pop("resourceVersion", None)
+        return obj
+
     # registry
 
     def _sync(self, obj: Object, revision: int) -> None:
@@ -222,15 +233,24 @@ class CustomResources:
         resources = resources_of(obj, revision, converter)
         present = self._served.get(name)
         if present is not None and _same(present, resources):
+            self._mark_terminating(present, obj)
             return
         if present is not None:
             self._registry.remove(obj["spec"]["group"], obj["spec"]["names"]["plural"])
         for resource in resources:
             self._registry.add(resource)
+        self._mark_terminating(resources, obj)
         self._served[name] = resources
         if present is not None:
             self._gone(f"{obj['spec']['names']['plural']}.{obj['spec']['group']}")
         log.info("crd.served", crd=name, versions=[r.kind.version for r in resources])
+
+    def _mark_terminating(self, resources: list[Resource], crd: Object) -> None:
+        deleted = bool(crd["metadata"].get("deletionTimestamp"))
+        for resource in resources:
+            if resource.terminating != deleted:
+                resource.terminating = deleted
+                self._registry.touch()
 
     def _unserve(self, name: str) -> None:
         resources = self._served.pop(name, None)
@@ -273,9 +293,23 @@ def resources_of(crd: Object, revision: int, converter: WebhookConverter | None 
                     f["jsonPath"].lstrip(".") for f in version.get("selectableFields") or () if f.get("jsonPath")
                 ),
                 default_since=revision if has_defaults(schema) else None,
+                deprecation=_deprecation(version, spec),
             )
         )
     return found
+
+
+def _deprecation(version: Object, spec: Object) -> str:
+    """What is said of a deprecated version: its author's words, or the newest version to use instead."""
+    if not version.get("deprecated"):
+        return ""
+    if version.get("deprecationWarning"):
+        return str(version["deprecationWarning"])
+    group, kind, name = spec["group"], spec["names"]["kind"], version["name"]
+    text = f"{group}/{name} {kind} is deprecated"
+    others = [v["name"] for v in spec["versions"] if v.get("served") and not v.get("deprecated")]
+    newer = sorted((v for v in others if version_rank(v) < version_rank(name)), key=version_rank)
+    return f"{text}; use {group}/{newer[0]} {kind}" if newer else text
 
 
 def _same(left: list[Resource], right: list[Resource]) -> bool:
@@ -283,14 +317,18 @@ def _same(left: list[Resource], right: list[Resource]) -> bool:
         raw = resource.schema.raw if resource.schema else None
         return (resource.kind, raw, resource.columns, resource.subresources, resource.short_names,
                 resource.categories, resource.scale, resource.selectable,
-                resource.storage_api_version, resource.converter)  # fmt: skip
+                resource.storage_api_version, resource.converter, resource.deprecation)  # fmt: skip
 
     return [key(r) for r in left] == [key(r) for r in right]
 
 
 def _established(obj: Object) -> bool:
+    return _condition_of(obj, "Established") == "True"
+
+
+def _condition_of(obj: Object, kind: str) -> str:
     conditions = (obj.get("status") or {}).get("conditions") or ()
-    return any(c.get("type") == "Established" and c.get("status") == "True" for c in conditions)
+    return next((str(c.get("status")) for c in conditions if c.get("type") == kind), "")
 
 
 def _condition(kind: str, status: str, reason: str, message: str, now: str) -> Object:

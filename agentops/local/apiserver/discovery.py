@@ -161,7 +161,7 @@ def _aggregated(resource: Resource) -> Object:
         "responseKind": _response_kind(resource, None),
         "scope": "Namespaced" if kind.namespaced else "Cluster",
         "singularResource": resource.singular,
-        "verbs": list(resource.verbs),
+        "verbs": list(resource.advertised_verbs),
     }
     if resource.short_names:
         item["shortNames"] = list(resource.short_names)
@@ -183,7 +183,7 @@ def _legacy(resource: Resource) -> Object:
         "singularName": resource.singular,
         "namespaced": kind.namespaced,
         "kind": kind.kind,
-        "verbs": list(resource.verbs),
+        "verbs": list(resource.advertised_verbs),
     }
     if resource.short_names:
         item["shortNames"] = list(resource.short_names)

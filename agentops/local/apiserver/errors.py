@@ -184,8 +184,7 @@ def forbidden_object(group: str, plural: str, name: str, why: str) -> ApiFailure
     return forbidden(f'{qualified(group, plural)} "{name}" is forbidden: {why}', _details(group, plural, name))
 
 
-def method_not_allowed(verb: str = "") -> ApiFailure:
-    text = "the server does not allow this method on the requested resource"
+def method_not_allowed(text: str = "the server does not allow this method on the requested resource") -> ApiFailure:
     return ApiFailure(405, "MethodNotAllowed", text)
 
 

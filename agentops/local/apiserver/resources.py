@@ -27,6 +27,7 @@ class Converter(Protocol):
 
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+TERMINATING_VERBS = ("delete", "deletecollection", "get", "list", "watch")
 CRD_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 
 
@@ -54,6 +55,10 @@ class Resource:
     converter: Converter | None = None
     default_since: int | None = None
     """Objects written before this revision may lack defaults of the present schema."""
+    deprecation: str = ""
+    """What every answer warns of."""
+    terminating: bool = False
+    """Its CRD is being deleted: no more objects are created."""
     _schema: Schema | None = field(default=None, init=False)
     _loaded: bool = field(default=False, init=False)
 
@@ -66,6 +71,11 @@ class Resource:
         if not self._loaded:
             self._schema, self._loaded = self.load_schema(), True
         return self._schema
+
+    @property
+    def advertised_verbs(self) -> tuple[str, ...]:
+        """What discovery lists; updates go on while the resource terminates, for finalizers to be removed."""
+        return TERMINATING_VERBS if self.terminating else self.verbs
 
     @property
     def group(self) -> str:

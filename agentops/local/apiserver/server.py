@@ -12,7 +12,7 @@ and audit. Verbs live in `writes`, `reads` and `watch`, subresources in `subreso
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +42,7 @@ from agentops.local.apiserver.http import (
     Handler,
     Request,
     Response,
+    Stream,
     User,
     json_response,
     text_response,
@@ -329,6 +330,18 @@ class ApiServer:
         resource = self.registry.find(route.group, route.version, route.plural)
         if resource is None:
             raise errors.PathNotFound
+        if not resource.deprecation:
+            return await self._serve(request, resource, route, about, user)
+        try:
+            answer = await self._serve(request, resource, route, about, user)
+        except errors.ApiFailure as failure:
+            failure.headers = with_warnings(failure.headers, resource.deprecation)
+            raise
+        if isinstance(answer, Response | Stream):
+            return evolve(answer, headers=with_warnings(answer.headers, resource.deprecation))
+        return answer
+
+    async def _serve(self, request: Request, resource: Resource, route: Route, about: Attributes, user: User) -> Answer:
         if route.namespace and not resource.kind.namespaced:
             raise errors.PathNotFound
         if len(request.body) > BODY_LIMIT and route.subresource != "proxy":
@@ -432,15 +445,12 @@ class ApiServer:
         self, request: Request, resource: Resource, obj: Object, status: int, strictness: Strictness | None = None
     ) -> Response:
         """A written object in the form the client asked for, with its warnings."""
-        headers = {}
         texts = [*(strictness.warnings() if strictness else ()), *resource.strategy.warnings(obj)]
         admission = _admission.get()
         texts += admission.warnings if admission is not None else ()
         texts += self._pod_security_warning(resource, obj)
-        if texts:
-            headers["warning"] = ", ".join(f"299 - {quoted(text)}" for text in texts)
         body = Renderer(resource, negotiate(request), self.clock).single(obj)
-        return json_response(body, status, headers)
+        return json_response(body, status, with_warnings({}, *texts))
 
     def _pod_security_warning(self, resource: Resource, obj: Object) -> list[str]:
         spec = pod_security.pod_spec(resource.kind, obj)
@@ -451,6 +461,8 @@ class ApiServer:
     def _create(self, request: Request, resource: Resource, route: Route, user: User) -> Answer:
         if route.name:
             raise errors.method_not_allowed()
+        if resource.terminating:
+            raise errors.method_not_allowed("create not allowed while custom resource definition is terminating")
         strictness = Strictness.of(request)
         obj = decode_object(request, resource, strictness)
         created = self.writer.create(resource, route.namespace, obj, self.write_options(request, user))
@@ -555,6 +567,14 @@ def failure_response(failure: errors.ApiFailure) -> Response:
     if retry and "retry-after" not in headers:
         headers["retry-after"] = str(retry)
     return json_response(failure.status(), failure.code, headers)
+
+
+def with_warnings(headers: Mapping[str, str], *texts: str) -> dict[str, str]:
+    """`headers` that warn of `texts` first, each once."""
+    said = [f"299 - {quoted(text)}" for text in dict.fromkeys(texts)]
+    if "warning" in headers:
+        said.append(headers["warning"])
+    return {**headers, "warning": ", ".join(said)} if said else dict(headers)
 
 
 def quoted(text: str) -> str:

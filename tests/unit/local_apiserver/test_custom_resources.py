@@ -435,3 +435,80 @@ async def test_a_message_expression_that_fails_leaves_the_message(api: Api) -> N
     api.server.custom.establish_now()
     reply = await api.post(WIDGETS, widget("a", free={}))
     assert reply.message.endswith("never")
+
+
+async def test_nothing_is_created_while_the_crd_goes(widgets: Api) -> None:
+    api = widgets
+    await api.post(WIDGETS, {**widget("held"), "metadata": {"name": "held", "finalizers": ["example.com/hold"]}})
+    await api.delete(f"{CRDS}/widgets.test.example.com")
+    api.server.custom.establish_now()
+    refused = await api.post(WIDGETS, widget("late"))
+    assert (refused.status, refused.reason) == (405, "MethodNotAllowed")
+    assert refused.message == "create not allowed while custom resource definition is terminating"
+    crd = (await api.get(f"{CRDS}/widgets.test.example.com")).body
+    terminating = next(c for c in crd["status"]["conditions"] if c["type"] == "Terminating")
+    assert (terminating["status"], terminating["reason"]) == ("True", "InstanceDeletionInProgress")
+    assert terminating["message"] == "CustomResource deletion is in progress"
+    verbs = (await api.get("/apis/test.example.com/v1")).body["resources"][0]["verbs"]
+    assert verbs == ["delete", "deletecollection", "get", "list", "watch"]
+    assert (await api.get(f"{WIDGETS}/held")).body["metadata"]["deletionTimestamp"]
+    assert (await api.patch(f"{WIDGETS}/held", {"metadata": {"finalizers": None}})).status == 200
+    api.server.custom.establish_now()
+    assert (await api.get(f"{CRDS}/widgets.test.example.com")).status == 404
+
+
+def two_versions() -> dict[str, Any]:
+    """v1 stores, v1beta1 did once."""
+    crd = widget_crd()
+    (version,) = crd["spec"]["versions"]
+    crd["spec"]["versions"] = [version, {**version, "name": "v1beta1", "storage": False}]
+    return crd
+
+
+async def test_a_version_that_was_stored_stays_until_nothing_is_stored_in_it(api: Api) -> None:
+    at = f"{CRDS}/widgets.test.example.com"
+    first = two_versions()
+    for version, stores in zip(first["spec"]["versions"], (False, True), strict=True):
+        version["storage"] = stores
+    await api.post(CRDS, first)
+    api.server.custom.establish_now()
+    second = (await api.get(at)).body
+    second["spec"]["versions"] = two_versions()["spec"]["versions"]
+    assert (await api.put(at, second)).body["status"]["storedVersions"] == ["v1beta1", "v1"]
+    only = [{"op": "remove", "path": "/spec/versions/1"}]
+    refused = await api.patch(at, only, "json")
+    assert refused.status == 422
+    assert refused.message.endswith(
+        'is invalid: status.storedVersions[0]: Invalid value: "v1beta1": missing from spec.versions; v1beta1 was '
+        "previously a storage version, and must remain in spec.versions until a storage migration ensures no data "
+        "remains persisted in v1beta1 and removes v1beta1 from status.storedVersions"
+    )
+    wrong = await api.patch(f"{at}/status", {"status": {"storedVersions": ["v1beta1"]}})
+    assert (wrong.status, "must have the storage version v1" in wrong.message) == (422, True)
+    none = await api.patch(f"{at}/status", {"status": {"storedVersions": []}})
+    assert (none.status, "must have at least one stored version" in none.message) == (422, True)
+    assert (await api.patch(f"{at}/status", {"status": {"storedVersions": ["v1"]}})).status == 200
+    assert (await api.patch(at, only, "json")).status == 200
+
+
+async def test_a_deprecated_version_warns_on_every_request(api: Api) -> None:
+    crd = two_versions()
+    crd["spec"]["versions"][1]["deprecated"] = True
+    await api.post(CRDS, crd)
+    api.server.custom.establish_now()
+    old = WIDGETS.replace("/v1/", "/v1beta1/")
+    told = '299 - "test.example.com/v1beta1 Widget is deprecated; use test.example.com/v1 Widget"'
+    assert (await api.get(old)).warnings == told
+    assert (await api.get(f"{old}/nobody")).warnings == told
+    made = await api.post(old, {**widget("w"), "apiVersion": "test.example.com/v1beta1"})
+    assert (made.status, made.warnings) == (201, told)
+    assert (await api.get(WIDGETS)).warnings == ""
+    crd = (await api.get(f"{CRDS}/widgets.test.example.com")).body
+    crd["spec"]["versions"][1]["deprecationWarning"] = "v1beta1 goes in spring"
+    await api.put(f"{CRDS}/widgets.test.example.com", crd)
+    assert (await api.get(old)).warnings == '299 - "v1beta1 goes in spring"'
+
+
+async def test_endpoints_are_deprecated(api: Api) -> None:
+    reply = await api.get("/api/v1/namespaces/default/endpoints")
+    assert reply.warnings == '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'

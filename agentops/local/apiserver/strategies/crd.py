@@ -85,8 +85,32 @@ class CrdStrategy(Strategy):
         return out
 
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
-        return [e for path in ("spec.group", "spec.names.plural", "spec.names.kind", "spec.scope")
-                for e in immutable(new, old, path)]  # fmt: skip
+        fixed = [e for path in ("spec.group", "spec.names.plural", "spec.names.kind", "spec.scope")
+                 for e in immutable(new, old, path)]  # fmt: skip
+        return fixed + _stored_version_errors(new)
+
+
+def _stored_version_errors(crd: Object) -> list[FieldError]:
+    """Objects may still be stored in every version that `status.storedVersions` names."""
+    at, stored = "status.storedVersions", (crd.get("status") or {}).get("storedVersions") or []
+    if not stored:
+        return [errors.invalid_value(at, stored, "must have at least one stored version")]
+    versions = crd["spec"].get("versions") or []
+    out = [errors.invalid_value(at, v["name"], f"must have the storage version {v['name']}")
+           for v in versions if v.get("storage") and v.get("name") not in stored]  # fmt: skip
+    names = {v.get("name") for v in versions}
+    out += [
+        errors.invalid_value(
+            f"{at}[{index}]",
+            name,
+            f"missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions "
+            f"until a storage migration ensures no data remains persisted in {name} and removes {name} from "
+            "status.storedVersions",
+        )
+        for index, name in enumerate(stored)
+        if name not in names
+    ]
+    return out
 
 
 def _scale_errors(scale: Object | None, at: str) -> list[FieldError]:
