@@ -20,8 +20,9 @@ def causes(body: dict[str, Any]) -> list[tuple[str, str, str]]:
 def with_schema(change: dict[str, Any]) -> dict[str, Any]:
     """The CRD with `change` as the properties of spec."""
     crd = widget_crd()
-    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    schema["properties"]["spec"] = {"type": "object", **change}
+    version = crd["spec"]["versions"][0]
+    del version["selectableFields"]
+    version["schema"]["openAPIV3Schema"]["properties"]["spec"] = {"type": "object", **change}
     return crd
 
 
@@ -512,3 +513,78 @@ async def test_a_deprecated_version_warns_on_every_request(api: Api) -> None:
 async def test_endpoints_are_deprecated(api: Api) -> None:
     reply = await api.get("/api/v1/namespaces/default/endpoints")
     assert reply.warnings == '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+
+
+def with_version(**changes: Any) -> dict[str, Any]:
+    crd = widget_crd()
+    crd["spec"]["versions"][0].update(changes)
+    return crd
+
+
+def column(**changes: str) -> dict[str, Any]:
+    return with_version(
+        additionalPrinterColumns=[{"name": "A", "type": "string", "jsonPath": ".spec.model", **changes}]
+    )
+
+
+def rule_on_items(list_type: str, rule: str = "self == oldSelf") -> dict[str, Any]:
+    item = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string", "x-kubernetes-validations": [{"rule": rule}]}},
+    }
+    listed: dict[str, Any] = {"type": "array", "items": item, "x-kubernetes-list-type": list_type}
+    if list_type == "map":
+        listed["x-kubernetes-list-map-keys"] = ["name"]
+    return with_schema({"properties": {"list": listed, "mode": {"type": "string"}}})
+
+
+SELECTABLE = "spec.selectableFields[0].jsonPath: Invalid value: "
+SPEC = "spec.validation.openAPIV3Schema.properties[spec]"
+
+
+@pytest.mark.parametrize(
+    ("crd", "told"),
+    [
+        (column(type="text"), 'additionalPrinterColumns[0].type: Invalid value: "text": must be one of boolean,date'),
+        (column(jsonPath="spec.model"), '[0].JSONPath: Invalid value: "spec.model": must be a simple json path'),
+        (column(format="big"), 'additionalPrinterColumns[0].format: Invalid value: "big": must be one of byte,date'),
+        (column(name=""), "additionalPrinterColumns[0].name: Required value"),
+        (with_version(selectableFields=[{"jsonPath": ".spec.nope"}]), f'{SELECTABLE}".spec.nope": is an invalid path'),
+        (with_version(selectableFields=[{"jsonPath": "spec.mode"}]), f'{SELECTABLE}"spec.mode": is an invalid path: '),
+        (with_version(selectableFields=[{"jsonPath": ".spec.args"}]), "must point to a field of type string"),
+        (with_version(selectableFields=[{"jsonPath": ".metadata.name"}]), "must not point to fields in metadata"),
+        (with_version(selectableFields=[{"jsonPath": ".spec.mode"}] * 2), 'Duplicate value: ".spec.mode"'),
+        (with_schema({"properties": {"mode": {"type": "string"}}, "x-kubernetes-preserve-unknown-fields": False}),
+         f"{SPEC}.x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true or undefined"),
+        (rule_on_items("atomic"), "oldSelf cannot be used on the uncorrelatable portion of the schema within "
+                                  f"{SPEC}.properties[list]"),
+        (rule_on_items("set"), "oldSelf cannot be used on the uncorrelatable portion of the schema"),
+        (rule_on_items("map"), ""),
+        (rule_on_items("atomic", "self != ''"), ""),
+    ],
+)  # fmt: skip
+async def test_a_crd_a_cluster_refuses_is_refused(api: Api, crd: dict[str, Any], told: str) -> None:
+    reply = await api.post(CRDS, crd)
+    assert reply.status == (422 if told else 201), reply.message
+    assert told in str(reply.body)
+
+
+@pytest.mark.parametrize(
+    ("approval", "told"),
+    [
+        ("", "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval"),
+        ("soon", 'with either a URL or a reason starting with "unapproved"'),
+        ("unapproved, for a test", ""),
+        ("https://github.com/kubernetes/enhancements/pull/1", ""),
+    ],
+)
+@pytest.mark.parametrize("group", ["widgets.k8s.io", "x.kubernetes.io"])
+async def test_a_group_of_kubernetes_itself_needs_an_approval(api: Api, group: str, approval: str, told: str) -> None:
+    crd = widget_crd(group=group)
+    crd["metadata"] = {"name": f"widgets.{group}"}
+    if approval:
+        crd["metadata"]["annotations"] = {"api-approved.kubernetes.io": approval}
+    reply = await api.post(CRDS, crd)
+    assert reply.status == (422 if told else 201), reply.message
+    assert told in reply.message

@@ -48,6 +48,9 @@ def _node(raw: Mapping[str, Any], path: str, out: list[FieldError], *, where: st
         out.append(errors.not_supported(f"{path}.type", kind, _TYPES))
     if kind and raw.get("x-kubernetes-int-or-string"):
         out.append(errors.invalid_value(f"{path}.type", kind, "must be empty if x-kubernetes-int-or-string is true"))
+    if raw.get("x-kubernetes-preserve-unknown-fields") is False:
+        at = f"{path}.x-kubernetes-preserve-unknown-fields"
+        out.append(errors.invalid_value(at, False, "must be true or undefined"))
     for name in ("$ref", "definitions", "dependencies", "patternProperties", "additionalItems", "uniqueItems"):
         if raw.get(name):
             detail = (
@@ -158,8 +161,11 @@ def _logic(raw: Mapping[str, Any], outer: Mapping[str, Any], path: str, out: lis
             _logic(part, outer, f"{path}.{name}[{index}]", out)
 
 
-def _defaults_and_rules(schema: Schema, path: str, out: list[FieldError]) -> None:
-    """Of a schema that holds water otherwise."""
+def _defaults_and_rules(schema: Schema, path: str, out: list[FieldError], uncorrelated: str = "") -> None:
+    """Of a schema that holds water otherwise.
+
+    `uncorrelated` is where a list stands whose items, and all below, have no old value to be compared with.
+    """
     if schema.default is not MISSING and schema.default is not None:
         found = validate(schema.default, schema, "")
         at = f"{path}.default"
@@ -178,16 +184,22 @@ def _defaults_and_rules(schema: Schema, path: str, out: list[FieldError]) -> Non
         for name, source in (("rule", text), ("messageExpression", rule.get("messageExpression") or "")):
             if source:
                 try:
-                    compile_rule(source, schema, message=name != "rule", optional_old=bool(rule.get("optionalOldSelf")))
+                    optional = bool(rule.get("optionalOldSelf"))
+                    done = compile_rule(source, schema, message=name != "rule", optional_old=optional)
                 except CelError as error:
                     out.append(errors.invalid_value(f"{at}.{name}", _shown(source), f"compilation failed: {error}"))
+                    continue
+                if done.uses_old and uncorrelated:
+                    detail = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {uncorrelated}"
+                    out.append(errors.invalid_value(f"{at}.rule", text, detail))
     for name in schema.properties:
         if (child := schema.child(name)) is not None:
-            _defaults_and_rules(child, f"{path}.properties[{name}]", out)
+            _defaults_and_rules(child, f"{path}.properties[{name}]", out, uncorrelated)
     if isinstance(schema.additional, Mapping) and (child := schema.child("\0any")) is not None:
-        _defaults_and_rules(child, f"{path}.additionalProperties", out)
+        _defaults_and_rules(child, f"{path}.additionalProperties", out, uncorrelated)
     if schema.items is not None:
-        _defaults_and_rules(schema.items, f"{path}.items", out)
+        lost = uncorrelated or ("" if schema.list_type == "map" else path)
+        _defaults_and_rules(schema.items, f"{path}.items", out, lost)
 
 
 def _leads_to_a_field(path: str, schema: Schema) -> bool:

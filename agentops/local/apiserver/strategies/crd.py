@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.schema.crd_columns import column_errors, selectable_errors
 from agentops.local.apiserver.schema.crd_rules import schema_errors
+from agentops.local.apiserver.schema.structural import Schema
 from agentops.local.apiserver.strategies.base import Context, Strategy, immutable
 from agentops.values.names import is_dns1035_label
 
 Object = dict[str, Any]
 
+APPROVAL = "api-approved.kubernetes.io"
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 
 
@@ -51,6 +55,8 @@ class CrdStrategy(Strategy):
             out.append(errors.invalid_value("metadata.name", name, detail))
         if "." not in group:
             out.append(errors.invalid_value("spec.group", group, "should be a domain with at least one dot"))
+        if f".{group}".endswith((".k8s.io", ".kubernetes.io")):
+            out.extend(_approval_errors(obj["metadata"].get("annotations") or {}))
         out.extend(
             errors.invalid_value(f"spec.names.{field}", names.get(field), "a DNS-1035 label")
             for field in ("plural", "singular")
@@ -74,7 +80,13 @@ class CrdStrategy(Strategy):
                 out.append(errors.required(f"{at}.schema.openAPIV3Schema", "schemas are required"))
                 continue
             where = "spec.validation.openAPIV3Schema" if len(versions) == 1 else f"{at}.schema.openAPIV3Schema"
-            out.extend(schema_errors(schema, where))
+            found = schema_errors(schema, where)
+            out.extend(found)
+            shared = "spec" if len(versions) == 1 else at
+            out.extend(column_errors(version.get("additionalPrinterColumns"), f"{shared}.additionalPrinterColumns"))
+            if not found:
+                selectable = version.get("selectableFields")
+                out.extend(selectable_errors(selectable, Schema(schema), f"{shared}.selectableFields"))
             out.extend(_scale_errors((version.get("subresources") or {}).get("scale"), at))
         if spec.get("preserveUnknownFields"):
             detail = (
@@ -88,6 +100,20 @@ class CrdStrategy(Strategy):
         fixed = [e for path in ("spec.group", "spec.names.plural", "spec.names.kind", "spec.scope")
                  for e in immutable(new, old, path)]  # fmt: skip
         return fixed + _stored_version_errors(new)
+
+
+def _approval_errors(annotations: Object) -> list[FieldError]:
+    """Of a CRD in a group that is the Kubernetes community's own."""
+    at, approval = f"metadata.annotations[{APPROVAL}]", str(annotations.get(APPROVAL) or "")
+    needed = f'protected groups must have approval annotation "{APPROVAL}"'
+    see = "see https://github.com/kubernetes/enhancements/pull/1111"
+    if not approval:
+        return [errors.required(at, f"{needed}, {see}")]
+    if approval.startswith("unapproved") or re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/]", approval):
+        return []
+    return [
+        errors.invalid_value(at, approval, f'{needed} with either a URL or a reason starting with "unapproved", {see}')
+    ]
 
 
 def _stored_version_errors(crd: Object) -> list[FieldError]:
