@@ -10,8 +10,9 @@ import base64
 import hmac
 from collections.abc import Callable
 from typing import Any, Protocol
+from urllib.parse import unquote
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.http import ADMIN, ANONYMOUS, Request, User
@@ -21,6 +22,7 @@ from agentops.values.clock import Clock
 AUDIENCE = "https://kubernetes.default.svc"
 _SECRET_ISSUER = "kubernetes/serviceaccount"
 """Of tokens in Secrets; a prefix of their claims, too."""
+_EXTRA = "impersonate-extra-"
 _MIN_LIFE_S = 600
 _MAX_LIFE_S = 365 * 86400
 
@@ -236,8 +238,8 @@ class Authenticator:
     def __init__(self, tokens: Tokens, admin_token: str | None) -> None:
         self._tokens = tokens
         self._admin_token = admin_token
-        self.impersonation: Callable[[User, str, tuple[str, ...]], errors.ApiFailure | None] | None = None
-        """Why a user may not act as another in the groups asked for; without it only system:masters may."""
+        self.impersonation: Callable[[User, User], errors.ApiFailure | None] | None = None
+        """Why a user may not act as another with what was asked for; without it only system:masters may."""
 
     def authenticate(self, request: Request) -> User:
         user = request.user
@@ -265,8 +267,9 @@ class Authenticator:
             if also:  # without this the request would be made as somebody who may more than the one that was meant
                 raise errors.bad_request(f"{', '.join(sorted(also))} without impersonate-user: name the user too")
             return user
+        asked = User(name, _values(request, "impersonate-group"), request.header("impersonate-uid"), _extra(request))
         if self.impersonation is not None:
-            refused = self.impersonation(user, name, self._asked_groups(request))
+            refused = self.impersonation(user, asked)
             if refused is not None:
                 raise refused
         elif "system:masters" not in user.groups:
@@ -275,14 +278,21 @@ class Authenticator:
                 f'group "" at '
                 "the cluster scope"
             )
-        groups = dict.fromkeys(self._asked_groups(request))
+        groups = dict.fromkeys(asked.groups)
         if name.startswith("system:serviceaccount:"):
             namespace = name.split(":")[2]
             groups.setdefault("system:serviceaccounts")
             groups.setdefault(f"system:serviceaccounts:{namespace}")
         groups.setdefault("system:unauthenticated" if name == "system:anonymous" else "system:authenticated")
-        return User(name, tuple(groups), request.header("impersonate-uid"))
+        return evolve(asked, groups=tuple(groups))
 
-    @staticmethod
-    def _asked_groups(request: Request) -> tuple[str, ...]:
-        return tuple(g for g in request.header("impersonate-group").split("\n") if g)
+
+def _values(request: Request, header: str) -> tuple[str, ...]:
+    """A header that may stand there several times."""
+    return tuple(value for value in request.header(header).split("\n") if value)
+
+
+def _extra(request: Request) -> dict[str, tuple[str, ...]]:
+    """What `Impersonate-Extra-<key>` says, by key; keys are percent-encoded."""
+    names = [name for name in request.headers if name.startswith(_EXTRA)]
+    return {unquote(name.removeprefix(_EXTRA)).lower(): _values(request, name) for name in names}

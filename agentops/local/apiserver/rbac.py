@@ -28,6 +28,7 @@ GROUP = "rbac.authorization.k8s.io"
 ROLES, CLUSTER_ROLES = f"roles.{GROUP}", f"clusterroles.{GROUP}"
 ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS = f"rolebindings.{GROUP}", f"clusterrolebindings.{GROUP}"
 
+_AUTHENTICATION = "authentication.k8s.io"
 _REMEMBERED = 4096
 """Subjects in namespaces whose rules are kept put together."""
 
@@ -213,13 +214,21 @@ class RbacAuthorizer:
                 {"name": name, "group": GROUP, "kind": own},
             )
 
-    def impersonation_refused(self, user: User, name: str, groups: tuple[str, ...]) -> ApiFailure | None:
-        """Why `user` may not act as `name` in `groups`; None when it may."""
+    def impersonation_refused(self, user: User, other: User) -> ApiFailure | None:
+        """Why `user` may not act as `other`, in its groups, with its extras and uid; None when it may."""
+        name = other.name
         asked = [Attributes("impersonate", resource="users", name=name)]
         if name.startswith("system:serviceaccount:") and name.count(":") == 3:
             _, _, namespace, account = name.split(":")
             asked = [Attributes("impersonate", resource="serviceaccounts", namespace=namespace, name=account)]
-        asked += [Attributes("impersonate", resource="groups", name=group) for group in groups]
+        asked += [Attributes("impersonate", resource="groups", name=group) for group in other.groups]
+        asked += [
+            Attributes("impersonate", _AUTHENTICATION, "v1", "userextras", key, name=value)
+            for key, values in other.extra.items()
+            for value in values
+        ]
+        if other.uid:
+            asked.append(Attributes("impersonate", _AUTHENTICATION, "v1", "uids", name=other.uid))
         for attributes in asked:
             if self.refuse(user, attributes) is not None:
                 return forbidden_message(user, attributes)

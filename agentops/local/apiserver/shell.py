@@ -28,6 +28,7 @@ from agentops.telemetry.logging import get_logger
 
 log = get_logger("apiserver.shell")
 
+_REPEATED = ("impersonate-group", "impersonate-extra-")
 _PROXIED_LIMIT = 64 * 1024 * 1024
 """Of a body on its way to a pod or Service."""
 
@@ -134,7 +135,7 @@ def _head(incoming: web.BaseRequest) -> Request:
     for name, value in incoming.headers.items():
         lower = name.lower()
         # Repeated headers matter for impersonation only.
-        headers[lower] = f"{headers[lower]}\n{value}" if lower == "impersonate-group" and lower in headers else value
+        headers[lower] = f"{headers[lower]}\n{value}" if lower.startswith(_REPEATED) and lower in headers else value
     return Request(
         incoming.method,
         raw_path,

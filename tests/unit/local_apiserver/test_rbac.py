@@ -35,6 +35,13 @@ def rule(verbs: list[str], resources: list[str], **more: Any) -> dict[str, Any]:
     return {"apiGroups": [""], "resources": resources, "verbs": verbs, **more}
 
 
+async def grant_everywhere(api: Api, rules: list[dict[str, Any]], subject: dict[str, Any], name: str) -> None:
+    await api.post(f"{RBAC}/clusterroles", named("ClusterRole", name, rules=rules))
+    ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+    binding = named("ClusterRoleBinding", name, roleRef=ref, subjects=[subject])
+    assert (await api.post(f"{RBAC}/clusterrolebindings", binding)).status == 201
+
+
 async def grant(api: Api, rules: list[dict[str, Any]], subject: dict[str, Any], name: str = "r") -> None:
     base = f"{RBAC}/namespaces/default"
     assert (await api.post(f"{base}/roles", named("Role", name, rules=rules))).status == 201
@@ -43,6 +50,7 @@ async def grant(api: Api, rules: list[dict[str, Any]], subject: dict[str, Any], 
     assert made.status == 201, made
 
 
+ANN_SUBJECT = {"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}
 BOT_SUBJECT = {"kind": "ServiceAccount", "name": "bot", "namespace": "default"}
 
 
@@ -135,13 +143,37 @@ async def test_nobody_grants_what_he_does_not_hold(api: Api) -> None:
 
 async def test_acting_as_somebody_needs_the_verb_for_user_and_groups(api: Api) -> None:
     rbac = rbac_of(api.server)
-    refused = rbac.impersonation_refused(ANN, "system:serviceaccount:default:bot", ())
+    refused = rbac.impersonation_refused(ANN, User("system:serviceaccount:default:bot"))
     assert refused is not None
     assert 'cannot impersonate resource "serviceaccounts"' in refused.message
-    subject = {"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}
-    await grant(api, [rule(["impersonate"], ["serviceaccounts"])], subject)
-    assert rbac.impersonation_refused(ANN, "system:serviceaccount:default:bot", ()) is None
-    assert rbac.impersonation_refused(ANN, "system:serviceaccount:default:bot", ("system:masters",)) is not None
+    await grant(api, [rule(["impersonate"], ["serviceaccounts"])], ANN_SUBJECT)
+    assert rbac.impersonation_refused(ANN, User("system:serviceaccount:default:bot")) is None
+    as_master = User("system:serviceaccount:default:bot", ("system:masters",))
+    assert rbac.impersonation_refused(ANN, as_master) is not None
+
+
+async def test_extras_and_the_uid_of_somebody_are_taken_over_when_they_may_be(api: Api) -> None:
+    path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    sent = {"impersonate_user": "bob", "impersonate_uid": "u-1", "impersonate_extra_scopes": "view\ndevelopment"}
+    encoded = {"impersonate_extra_acme.com%2fproject": "x"}
+    told = (await api.post(path, body, **sent, **encoded)).body["status"]["userInfo"]
+    assert told["extra"] == {"scopes": ["view", "development"], "acme.com/project": ["x"]}
+    assert (told["username"], told["uid"]) == ("bob", "u-1")
+    ann = Api(api.server, ANN)
+    await grant_everywhere(api, [rule(["impersonate"], ["users"])], ANN_SUBJECT, "users")
+    group = "authentication.k8s.io"
+    refused = await ann.post(path, body, **sent)
+    assert refused.message == (
+        f'userextras.{group} "view" is forbidden: User "ann" cannot impersonate resource "userextras/scopes" '
+        f'in API group "{group}" at the cluster scope'
+    )
+    extras = {"apiGroups": [group], "resources": ["userextras/scopes"], "verbs": ["impersonate"]}
+    await grant_everywhere(api, [extras], ANN_SUBJECT, "extras")
+    assert 'cannot impersonate resource "uids"' in (await ann.post(path, body, **sent)).message
+    uids = {"apiGroups": [group], "resources": ["uids"], "resourceNames": ["u-1"], "verbs": ["impersonate"]}
+    await grant_everywhere(api, [uids], ANN_SUBJECT, "uids")
+    assert (await ann.post(path, body, **sent)).status == 201
 
 
 async def test_as_another_user_a_request_has_that_users_rights(api: Api) -> None:
