@@ -1,4 +1,4 @@
-"""Content negotiation: the same objects as JSON, as a Table for kubectl, or as metadata only."""
+"""Content negotiation: the same objects as JSON or YAML, as a Table for kubectl, or as metadata only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import orjson
 from attrs import frozen
 
 from agentops.local.apiserver import errors
-from agentops.local.apiserver.http import Request
+from agentops.local.apiserver.http import Request, Response
 from agentops.local.apiserver.resources import Resource
 from agentops.local.apiserver.table import Columns, columns_of, row_of
 from agentops.values.clock import Clock
@@ -22,9 +22,11 @@ _NOT_ACCEPTABLE = (
 )
 
 
-_OURS = ("application/json", "*/*", "application/*", "text/html", "text/plain")
-_INSTEAD = ("application/vnd.kubernetes.protobuf", "application/yaml", "application/x-yaml")
+_JSON_TYPES = ("application/json", "*/*", "application/*")
+_YAML_TYPE = "application/yaml"
+_INSTEAD = "application/vnd.kubernetes.protobuf"
 """Of who takes nothing else JSON is asked too much, but every client we know reads the Content-Type."""
+_INCLUDED = ("", "Metadata", "Object", "None")
 
 
 @frozen(slots=True)
@@ -48,24 +50,54 @@ JSON = Form()
 
 
 def negotiate(request: Request) -> Form:
-    """The first alternative of Accept we can serve, as JSON. Raises ApiFailure 406."""
-    accept = request.header("accept")
-    if not accept:
-        return JSON
-    instead: Form | None = None
-    for alternative in accept.split(","):
-        media, *parameters = (part.strip() for part in alternative.split(";"))
-        if media not in _OURS and media not in _INSTEAD:
-            continue
-        form = _form(request, dict(p.split("=", 1) for p in parameters if "=" in p))
-        if form is None:
-            continue
-        if media in _OURS:
+    """The form of the first alternative of Accept that can be served. Raises ApiFailure 400, 406."""
+    for _, parameters in _alternatives(request):
+        form = _form(request, parameters)
+        if form is not None:
             return form
-        instead = instead or form
-    if instead is not None:
-        return instead
     raise errors.ApiFailure(406, "NotAcceptable", _NOT_ACCEPTABLE)
+
+
+def check_acceptable(request: Request) -> None:
+    """Raise ApiFailure 406 when no media type of Accept is served; for answers without other forms."""
+    if not _alternatives(request):
+        raise errors.ApiFailure(406, "NotAcceptable", _NOT_ACCEPTABLE)
+
+
+def wants_yaml(request: Request) -> bool:
+    """Whether the best of the media types that the client takes is YAML."""
+    alternatives = _alternatives(request)
+    return bool(alternatives) and alternatives[0][0] == _YAML_TYPE
+
+
+def in_yaml(response: Response) -> Response:
+    """A JSON answer as YAML; everything else as it is."""
+    if not response.body or not response.headers.get("content-type", "").startswith("application/json"):
+        return response
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    body = yaml.dump(orjson.loads(response.body), Dumper=dumper, encoding="utf-8", allow_unicode=True)
+    return Response(response.status, body, {**response.headers, "content-type": _YAML_TYPE})
+
+
+def _alternatives(request: Request) -> list[tuple[str, dict[str, str]]]:
+    """The media types of Accept that are served, with their parameters, best first; what is meant is JSON or YAML."""
+    found: list[tuple[float, bool, str, dict[str, str]]] = []
+    for alternative in (request.header("accept") or "*/*").split(","):
+        media, *parts = (part.strip() for part in alternative.split(";"))
+        parameters = dict(part.split("=", 1) for part in parts if "=" in part)
+        if media in _JSON_TYPES or media in (_YAML_TYPE, _INSTEAD):
+            known = media if media == _YAML_TYPE else "application/json"
+            found.append((-_quality(parameters.get("q", "")), media == _INSTEAD, known, parameters))
+    return [(media, parameters) for _, _, media, parameters in sorted(found, key=lambda item: item[:2])]
+
+
+def _quality(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 1.0
 
 
 def _form(request: Request, parameters: dict[str, str]) -> Form | None:
@@ -75,7 +107,12 @@ def _form(request: Request, parameters: dict[str, str]) -> Form | None:
     known = wanted in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList") and version in ("v1", "v1beta1")
     if not known or parameters.get("g") != "meta.k8s.io":
         return None
-    return Form(wanted, version, request.arg("includeObject") or "Metadata")
+    included = request.arg("includeObject")
+    if wanted == "Table" and included not in _INCLUDED:
+        detail = "must be 'Metadata', 'Object', 'None', or empty"
+        problem = errors.invalid_value("includeObject", included, detail)
+        raise errors.bad_request(f"Unable to convert to Table as requested: {problem}")
+    return Form(wanted, version, included or "Metadata")
 
 
 class Renderer:

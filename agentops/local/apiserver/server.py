@@ -55,7 +55,7 @@ from agentops.local.apiserver.patching import applied_object, patch_function, pa
 from agentops.local.apiserver.rbac import RbacAuthorizer
 from agentops.local.apiserver.rbac_defaults import ensure_roles, gather_aggregated, keep_aggregated
 from agentops.local.apiserver.reads import Reader, Selection, check_not_future, parse_revision
-from agentops.local.apiserver.render import Renderer, negotiate
+from agentops.local.apiserver.render import Renderer, check_acceptable, in_yaml, negotiate, wants_yaml
 from agentops.local.apiserver.resources import Registry, Resource
 from agentops.local.apiserver.reviews import Reviews
 from agentops.local.apiserver.routing import Route, attributes, parse
@@ -92,6 +92,8 @@ BODY_LIMIT = 3 * 1024 * 1024
 """Bytes of a request body; what is proxied to pods may be longer."""
 _MAX_ROUNDS = 1000
 _MANAGER_BYTES = 128
+_RAW = ("attach", "exec", "log", "portforward", "proxy")
+_NO_YAML_STREAM = "only the following media types are accepted: application/json;stream=watch"
 _STREAMS = ("attach", "exec", "portforward")
 _admission: ContextVar[RequestAdmission | None] = ContextVar("admission", default=None)
 _BOOTSTRAP_PERIOD_S = 10.0
@@ -283,6 +285,7 @@ class ApiServer:
             answer = text_response("404 page not found\n", 404)
         except errors.ApiFailure as failure:
             answer = failure_response(failure)
+            answer = in_yaml(answer) if wants_yaml(request) else answer
         except RecursionError:
             answer = failure_response(errors.too_deep())
         except Exception:
@@ -325,8 +328,18 @@ class ApiServer:
         raise errors.unavailable("the object changes faster than its webhooks answer; try again")
 
     async def _dispatch(self, request: Request, route: Route | None, about: Attributes, user: User) -> Answer:
-        if route is None or not route.is_resource:
+        if route is not None and route.subresource in _RAW:  # what these answer is the pod's own
+            return await self._found(request, route, about, user)
+        if route is None and request.path.rstrip("/") not in ("/api", "/apis") and request.path[:6] != "/apis/":
             return self._non_resource(request, route)
+        check_acceptable(request)
+        if route is None or not route.is_resource:
+            answer = self._non_resource(request, route)
+        else:
+            answer = await self._found(request, route, about, user)
+        return in_yaml(answer) if isinstance(answer, Response) and wants_yaml(request) else answer
+
+    async def _found(self, request: Request, route: Route, about: Attributes, user: User) -> Answer:
         resource = self.registry.find(route.group, route.version, route.plural)
         if resource is None:
             raise errors.PathNotFound
@@ -346,6 +359,8 @@ class ApiServer:
             raise errors.PathNotFound
         if len(request.body) > BODY_LIMIT and route.subresource != "proxy":
             raise errors.too_large()
+        if route.subresource not in _RAW:
+            negotiate(request)  # before anything is written
         if resource.kind in METRICS:
             return self._usage.answer(request, resource, route, about.verb)
         if not resource.storage:
@@ -367,6 +382,8 @@ class ApiServer:
                 body = self.reader.list(request, resource, route.namespace, "", Renderer(resource, form, self.clock))
                 return json_response(body)
             case "watch":
+                if wants_yaml(request):
+                    raise errors.ApiFailure(406, "NotAcceptable", _NO_YAML_STREAM)
                 return self.watches.open(request, resource, route.namespace, route.name, negotiate(request))
             case "create":
                 return self._create(request, resource, route, user)

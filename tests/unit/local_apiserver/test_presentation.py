@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from support.apiserver import (
     CONFIG_MAPS,
     CRDS,
@@ -13,6 +14,7 @@ from support.apiserver import (
     WIDGETS,
     Api,
     ManualClock,
+    config_map,
     deployment,
     pod,
     serve_widgets,
@@ -228,7 +230,9 @@ METADATA = "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
             "PartialObjectMetadataList",
         ),
         ("application/vnd.kubernetes.protobuf", "ConfigMapList"),
-        ("application/yaml", "ConfigMapList"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "ConfigMapList"),
+        ("application/yaml;q=0.5,application/json", "ConfigMapList"),
+        ("*/*", "ConfigMapList"),
         ("application/json;as=Table;v=v2;g=meta.k8s.io,application/json", "ConfigMapList"),
     ],
 )
@@ -239,3 +243,38 @@ async def test_the_form_asked_for_is_served_as_json(api: Api, accept: str, kind:
 
 async def test_a_version_of_the_table_that_is_none_is_not_acceptable(api: Api) -> None:
     assert (await api.get(CONFIG_MAPS, accept="application/json;as=Table;v=v2;g=meta.k8s.io")).status == 406
+
+
+async def test_yaml_is_served_to_who_asks_for_it(api: Api) -> None:
+    made = await api.post(CONFIG_MAPS, config_map("a", word="yes", number="1e3"), accept="application/yaml")
+    assert (made.status, made.headers["content-type"]) == (201, "application/yaml")
+    assert yaml.safe_load(made.body)["data"] == {"word": "yes", "number": "1e3"}
+    for path in (CONFIG_MAPS, f"{CONFIG_MAPS}/a", "/apis", "/api/v1"):
+        reply = await api.get(path, accept="application/yaml")
+        assert reply.headers["content-type"] == "application/yaml"
+        assert yaml.safe_load(reply.body)["kind"]
+    missing = await api.get(f"{CONFIG_MAPS}/nobody", accept="application/yaml, application/json;q=0.1")
+    assert (missing.status, yaml.safe_load(missing.body)["reason"]) == (404, "NotFound")
+    again = await api.call("PUT", f"{CONFIG_MAPS}/a", made.body, content_type="application/yaml")
+    assert again.status == 200
+    assert (await api.get(f"{CONFIG_MAPS}?watch=true", accept="application/yaml")).status == 406
+    assert (await api.get("/version", accept="application/yaml")).headers["content-type"] == "application/json"
+
+
+async def test_nothing_is_written_for_who_takes_no_answer(api: Api) -> None:
+    for path in (CONFIG_MAPS, "/apis", "/api/v1"):
+        assert (await api.get(path, accept="text/html")).status == 406
+    refused = await api.post(CONFIG_MAPS, config_map("a"), accept="text/html")
+    assert (refused.status, refused.reason) == (406, "NotAcceptable")
+    missing = await api.get(f"{CONFIG_MAPS}/a", accept="text/html,*/*;q=0.1")
+    assert (missing.status, missing.headers["content-type"]) == (404, "application/json")
+
+
+async def test_a_table_includes_what_there_is_to_include(api: Api) -> None:
+    reply = await api.get(f"{CONFIG_MAPS}?includeObject=Foo", accept=TABLE)
+    assert (reply.status, reply.reason) == (400, "BadRequest")
+    assert reply.message == (
+        'Unable to convert to Table as requested: includeObject: Invalid value: "Foo": '
+        "must be 'Metadata', 'Object', 'None', or empty"
+    )
+    assert (await api.get(f"{CONFIG_MAPS}?includeObject=None", accept=TABLE)).status == 200
