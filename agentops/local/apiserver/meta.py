@@ -120,6 +120,20 @@ def _owners(owners: list[Object]) -> list[FieldError]:
     return out
 
 
+def finalizer_warnings(new: Object, old: Object | None) -> list[str]:
+    """Of finalizers that `new` adds to a custom resource and that say nothing of whose they are."""
+    before = set((old or {}).get("metadata", {}).get("finalizers") or ())
+    detail = (
+        "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other "
+        "finalizer writers"
+    )
+    return [
+        f'metadata.finalizers: "{name}": {detail}'
+        for name in sorted(set(new["metadata"].get("finalizers") or ()) - before)
+        if "/" not in name and name not in ("orphan", "foregroundDeletion")
+    ]
+
+
 def new_finalizers_error(new: Object, old: Object) -> list[FieldError]:
     """While an object is being deleted finalizers may only go."""
     if not old["metadata"].get("deletionTimestamp"):

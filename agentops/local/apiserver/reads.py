@@ -41,7 +41,7 @@ class Selection:
         selection = cls(resource, labels, fields)
         for path, _, _ in fields.terms:
             if selection._value({}, path) is None:
-                raise errors.bad_request(f"field label not supported: {path}")
+                raise errors.bad_request(_unknown_field(resource, path))
         return selection
 
     @property
@@ -77,6 +77,12 @@ class Selection:
         if self.resource.custom:
             return text_at(obj, path) if path in self.resource.selectable else None
         return self.resource.strategy.field_value(obj, path)
+
+
+def _unknown_field(resource: Resource, path: str) -> str:
+    if resource.custom or resource.strategy.fields:
+        return f"field label not supported: {path}"
+    return f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
 def parse_revision(text: str) -> int:

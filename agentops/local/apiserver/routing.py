@@ -14,7 +14,10 @@ _WRITE_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 @frozen(slots=True)
 class Route:
-    """A path of /api or /apis. `rest` is what follows a proxy subresource, still encoded."""
+    """A path of /api or /apis. `rest` is what follows a proxy subresource, still encoded.
+
+    `watching` is a path of old, `/api/v1/watch/…`, which asks for a watch without a query.
+    """
 
     group: str
     version: str
@@ -23,6 +26,7 @@ class Route:
     name: str = ""
     subresource: str = ""
     rest: str = ""
+    watching: bool = False
 
     @property
     def is_resource(self) -> bool:
@@ -40,6 +44,9 @@ def parse(path: str) -> Route | None:
     else:
         return None
     parts, raw = parts[at:], raw[at:]
+    watching = len(parts) > 1 and parts[0] == "watch"
+    if watching:
+        parts, raw = parts[1:], raw[1:]
     namespace = ""
     if len(parts) >= 3 and parts[0] == "namespaces" and not (len(parts) == 3 and parts[2] in ("status", "finalize")):
         namespace, parts, raw = parts[1], parts[2:], raw[2:]
@@ -50,8 +57,8 @@ def parse(path: str) -> Route | None:
     if rest and path.endswith("/"):
         rest += "/"
     if rest and subresource != "proxy":
-        return Route(group, version, namespace, plural, name, f"{subresource}/{rest}")
-    return Route(group, version, namespace, plural, name, subresource, rest)
+        return Route(group, version, namespace, plural, name, f"{subresource}/{rest}", watching=watching)
+    return Route(group, version, namespace, plural, name, subresource, rest, watching)
 
 
 def attributes(request: Request, route: Route | None) -> Attributes:
@@ -60,7 +67,7 @@ def attributes(request: Request, route: Route | None) -> Attributes:
         return Attributes(request.method.lower(), path=request.path, is_resource=False)
     method = "GET" if request.method == "HEAD" else request.method
     if method == "GET":
-        watching = request.flag("watch")
+        watching = route.watching or request.flag("watch")
         verb = "watch" if watching else "get" if route.name else "list"
     elif method == "DELETE":
         verb = "delete" if route.name else "deletecollection"

@@ -357,6 +357,8 @@ class ApiServer:
     async def _serve(self, request: Request, resource: Resource, route: Route, about: Attributes, user: User) -> Answer:
         if route.namespace and not resource.kind.namespaced:
             raise errors.PathNotFound
+        if route.watching and (about.verb != "watch" or route.subresource):
+            raise errors.method_not_allowed()
         if len(request.body) > BODY_LIMIT and route.subresource != "proxy":
             raise errors.too_large()
         if route.subresource not in _RAW:
@@ -459,10 +461,16 @@ class ApiServer:
         return json_response(Renderer(resource, form, self.clock).single(self.writer.served(resource, entry)))
 
     def rendered(
-        self, request: Request, resource: Resource, obj: Object, status: int, strictness: Strictness | None = None
+        self,
+        request: Request,
+        resource: Resource,
+        obj: Object,
+        status: int,
+        options: WriteOptions,
+        strictness: Strictness | None = None,
     ) -> Response:
         """A written object in the form the client asked for, with its warnings."""
-        texts = [*(strictness.warnings() if strictness else ()), *resource.strategy.warnings(obj)]
+        texts = [*(strictness.warnings() if strictness else ()), *options.warnings, *resource.strategy.warnings(obj)]
         admission = _admission.get()
         texts += admission.warnings if admission is not None else ()
         texts += self._pod_security_warning(resource, obj)
@@ -482,8 +490,9 @@ class ApiServer:
             raise errors.method_not_allowed("create not allowed while custom resource definition is terminating")
         strictness = Strictness.of(request)
         obj = decode_object(request, resource, strictness)
-        created = self.writer.create(resource, route.namespace, obj, self.write_options(request, user))
-        return self.rendered(request, resource, created, 201, strictness)
+        options = self.write_options(request, user)
+        created = self.writer.create(resource, route.namespace, obj, options)
+        return self.rendered(request, resource, created, 201, options, strictness)
 
     def _update(self, request: Request, resource: Resource, route: Route, user: User, sub: str = "") -> Answer:
         if not route.name:
@@ -497,7 +506,7 @@ class ApiServer:
 
         options = self.write_options(request, user, sub)
         updated = self.writer.update(resource, route.namespace, route.name, change, options, must_have_revision=True)
-        return self.rendered(request, resource, updated, 200, strictness)
+        return self.rendered(request, resource, updated, 200, options, strictness)
 
     def _patch(self, request: Request, resource: Resource, route: Route, user: User, sub: str = "") -> Answer:
         if not route.name:
@@ -515,14 +524,14 @@ class ApiServer:
             obj, created = self.writer.apply(
                 resource, route.namespace, route.name, applied, options, force=request.flag("force")
             )
-            return self.rendered(request, resource, obj, 201 if created else 200)
+            return self.rendered(request, resource, obj, 201 if created else 200, options)
         if request.arg("force"):
             found = [errors.forbidden_field("force", "may not be specified for non-apply patch")]
             raise errors.invalid("meta.k8s.io", "PatchOptions", "", found)
         strictness = Strictness.of(request)
         change = patch_function(request, resource, kind, strictness)
         obj = self.writer.update(resource, route.namespace, route.name, change, options)
-        return self.rendered(request, resource, obj, 200, strictness)
+        return self.rendered(request, resource, obj, 200, options, strictness)
 
     def update_sub(self, request: Request, resource: Resource, route: Route, user: User, sub: str) -> Answer:
         """PUT of a subresource with the object's own kind."""
@@ -543,7 +552,7 @@ class ApiServer:
         obj, gone = self.writer.delete(resource, route.namespace, route.name, options, write)
         if gone and not resource.strategy.delete_returns_object:
             return json_response(deleted_status(resource, obj))
-        return self.rendered(request, resource, obj, 200)
+        return self.rendered(request, resource, obj, 200, write)
 
     def _delete_collection(self, request: Request, resource: Resource, route: Route, user: User) -> Answer:
         options = delete_options(request)

@@ -22,7 +22,7 @@ from agentops.local.apiserver.apply.compare import Path
 from agentops.local.apiserver.apply.managed import Manager, track_update
 from agentops.local.apiserver.errors import FieldError
 from agentops.local.apiserver.http import User
-from agentops.local.apiserver.meta import new_finalizers_error, validate_meta
+from agentops.local.apiserver.meta import finalizer_warnings, new_finalizers_error, validate_meta
 from agentops.local.apiserver.quotas import check_quotas
 from agentops.local.apiserver.resources import Resource
 from agentops.local.apiserver.schema import cel
@@ -50,13 +50,14 @@ class Admission(Protocol):
 
 @frozen(slots=True)
 class WriteOptions:
-    """Who writes, and how. `manager` is the field manager's name."""
+    """Who writes, and how. `manager` is the field manager's name; the write leaves its `warnings`."""
 
     user: User
     manager: str = "unknown"
     dry_run: bool = False
     subresource: str = ""
     admission: Admission | None = None
+    warnings: list[str] = field(factory=list, eq=False)
 
 
 @frozen(slots=True)
@@ -147,6 +148,8 @@ class Writer:
         strategy.prepare_create(ctx, obj)
         strategy.default(obj)
         self._refuse(resource, obj, validate_meta(obj, resource, create=True) + self._validate(ctx, obj, MISSING))
+        if resource.custom:
+            options.warnings.extend(finalizer_warnings(obj, None))
         if not applied:
             who = self._manager(resource, options, now)
             track_update(
@@ -232,6 +235,8 @@ class Writer:
         if resource.custom or options.subresource != "status":
             found += self._validate(ctx, new, old)
         self._refuse(resource, new, found)
+        if resource.custom:
+            options.warnings.extend(finalizer_warnings(new, old))
         if options.admission is not None:
             options.admission.validate(resource, options, new, old)
         if not applied:

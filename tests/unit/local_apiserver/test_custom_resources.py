@@ -588,3 +588,16 @@ async def test_a_group_of_kubernetes_itself_needs_an_approval(api: Api, group: s
     reply = await api.post(CRDS, crd)
     assert reply.status == (422 if told else 201), reply.message
     assert told in reply.message
+
+
+async def test_a_finalizer_of_nobody_in_particular_warns_when_it_is_added(widgets: Api) -> None:
+    body = widget("a")
+    body["metadata"]["finalizers"] = ["hold", "example.com/hold"]
+    told = (
+        '299 - "metadata.finalizers: \\"hold\\": prefer a domain-qualified finalizer name including a path (/) '
+        'to avoid accidental conflicts with other finalizer writers"'
+    )
+    assert (await widgets.post(WIDGETS, body)).warnings == told
+    assert (await widgets.patch(f"{WIDGETS}/a", {"spec": {"replicas": 2}})).warnings == ""
+    added = {"metadata": {"finalizers": ["hold", "orphan", "keep"]}}
+    assert (await widgets.patch(f"{WIDGETS}/a", added)).warnings == told.replace("hold", "keep")

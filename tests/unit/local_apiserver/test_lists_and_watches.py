@@ -8,8 +8,10 @@ from typing import Any
 
 import anyio
 import pytest
-from support.apiserver import CONFIG_MAPS, PODS, WIDGETS, Api, config_map, make_server, pod, widget
+from support.apiserver import CONFIG_MAPS, PODS, WIDGETS, Api, Watch, config_map, make_server, pod, widget
 from trio.testing import MockClock
+
+from agentops.local.apiserver import Stream, User
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +54,11 @@ async def test_exact_lists_show_the_past(api: Api) -> None:
         ("resourceVersionMatch=Exact&resourceVersion=0", 422, 'is forbidden for resourceVersion "0"'),
         ("continue=%21%21", 400, "invalid continue token"),
         ("labelSelector=a%20==%20=", 400, "found '=', expected: identifier"),
-        ("fieldSelector=spec.foo=1", 400, "field label not supported: spec.foo"),
+        (
+            "fieldSelector=spec.foo=1",
+            400,
+            '"spec.foo" is not a known field selector: only "metadata.name", "metadata.n',
+        ),
         ("watch=true&resourceVersionMatch=NotOlderThan&resourceVersion=1", 422, "unless sendInitialEvents is provided"),
         ("watch=true&sendInitialEvents=true", 422, "sendInitialEvents requires setting resourceVersionMatch"),
         ("watch=true&resourceVersion=abc", 500, "strconv.ParseUint"),
@@ -346,3 +352,29 @@ async def test_a_continue_token_of_somebody_elses_making_is_refused_or_harmless(
     body = json.dumps({"v": "meta.k8s.io/v1", "rv": rv, "start": "a", "k": ["default", "a"]}).encode()
     reply = await api.get(f"{CONFIG_MAPS}?continue={base64.urlsafe_b64encode(body).decode()}")
     assert reply.status in (200, 400)
+
+
+async def test_kinds_with_fields_of_their_own_say_that_a_field_is_not_one_of_them(widgets: Api) -> None:
+    for path in (PODS, WIDGETS):
+        reply = await widgets.get(f"{path}?fieldSelector=spec.foo=1")
+        assert (reply.status, reply.message) == (400, "field label not supported: spec.foo")
+
+
+async def test_the_old_paths_of_watches_are_served(api: Api) -> None:
+    await add(api, "a")
+    await add(api, "b")
+    every = await api.server.handle(api.request("GET", "/api/v1/watch/namespaces/default/configmaps"))
+    one = await api.server.handle(api.request("GET", "/api/v1/watch/namespaces/default/configmaps/b"))
+    assert isinstance(every, Stream)
+    assert isinstance(one, Stream)
+    found, single = Watch(every), Watch(one)
+    assert await found.take(2) == [("ADDED", "a"), ("ADDED", "b")]
+    assert await single.take(1) == [("ADDED", "b")]
+    await found.close()
+    await single.close()
+    written = await api.post("/api/v1/watch/namespaces/default/configmaps", config_map("c"))
+    assert written.status == 405
+    nobody = Api(api.server, User("joe", ("system:authenticated",)))
+    refused = await nobody.get("/api/v1/watch/namespaces/default/configmaps")
+    assert 'cannot watch resource "configmaps"' in refused.message
+    assert (await api.get("/api/v1/watch/nothings")).status == 404
