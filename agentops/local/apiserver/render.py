@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -83,8 +84,13 @@ def in_yaml(response: Response) -> Response:
 
 def _alternatives(request: Request) -> list[tuple[str, dict[str, str]]]:
     """The media types of Accept that are served, with their parameters, best first; what is meant is JSON or YAML."""
+    return _parsed(request.header("accept") or "*/*")
+
+
+@lru_cache(maxsize=256)
+def _parsed(accept: str) -> list[tuple[str, dict[str, str]]]:
     found: list[tuple[float, bool, str, dict[str, str]]] = []
-    for alternative in (request.header("accept") or "*/*").split(","):
+    for alternative in accept.split(","):
         media, *parts = (part.strip() for part in alternative.split(";"))
         parameters = dict(part.split("=", 1) for part in parts if "=" in part)
         if media in _JSON_TYPES or media in (_YAML_TYPE, _INSTEAD):

@@ -7,8 +7,8 @@ from pathlib import Path
 from attrs import frozen
 
 from agentops.controller import Manager
-from agentops.local.controllers.accounttokens import AccountTokenController, Sign
 from agentops.kube.kinds import REPLICATION_CONTROLLER
+from agentops.local.controllers.accounttokens import AccountTokenController, Sign
 from agentops.local.controllers.claims import add_shared_indices
 from agentops.local.controllers.cronjob import CronJobController
 from agentops.local.controllers.daemonset import DaemonSetController
