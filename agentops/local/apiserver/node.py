@@ -94,7 +94,9 @@ class NodeStreams(Protocol):
         self, namespace: str, pod: str, container: str, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> ExecProcess: ...
 
-    async def attach(self, namespace: str, pod: str, container: str, *, stdin: bool, tty: bool) -> ExecProcess: ...
+    async def attach(self, namespace: str, pod: str, container: str, *, stdin: bool, tty: bool) -> ExecProcess:
+        """The container's own program: it is never killed from here."""
+        ...
 
     def address(self, namespace: str, pod: str, port: int) -> tuple[str, int]:
         """Host and port to dial for a port of the pod (pods/proxy)."""

@@ -82,7 +82,8 @@ class NodeDoor:
             raise errors.bad_request("you must specify at least one command for the container")
         phase = (pod.get("status") or {}).get("phase")
         if phase in ("Succeeded", "Failed"):
-            raise errors.bad_request(f"cannot exec into a container in a completed pod; current phase is {phase}")
+            what = "attach" if attach else "exec into"
+            raise errors.bad_request(f"cannot {what} a container in a completed pod; current phase is {phase}")
         if not (pod.get("spec") or {}).get("nodeName"):
             raise errors.bad_request(f"pod {name} does not have a host assigned")
         if request.header("upgrade").lower() != "websocket":
@@ -99,7 +100,7 @@ class NodeDoor:
             except NodeStreamError as error:
                 await _finish(socket, _failure(error).status())
                 return
-            await _pump(socket, process, stdin=stdin, tty=tty, kill=not attach)
+            await _pump(socket, process, stdin=stdin, tty=tty, attached=attach)
 
         return WebSocketUpgrade(CHANNELS, serve)
 
@@ -312,8 +313,12 @@ async def _finish(socket: WebSocket, status: Object) -> None:
     await socket.close()
 
 
-async def _pump(socket: WebSocket, process: ExecProcess, *, stdin: bool, tty: bool, kill: bool) -> None:
-    """Move bytes both ways until the process ends or the client goes."""
+async def _pump(socket: WebSocket, process: ExecProcess, *, stdin: bool, tty: bool, attached: bool) -> None:
+    """Move bytes both ways until the process ends or the client goes.
+
+    An attached stream ends well whatever the program's exit code is: that code is the pod's, and kubectl takes a
+    failure for one of the stream. Leaving it leaves the program alone.
+    """
     finished = False
     try:
         async with anyio.create_task_group() as tasks:
@@ -342,10 +347,10 @@ async def _pump(socket: WebSocket, process: ExecProcess, *, stdin: bool, tty: bo
                 await socket.send(bytes([1 if tty else channel]) + data)
             code = await process.wait()
             finished = True
-            await _finish(socket, _exit_status(code))
+            await _finish(socket, _exit_status(0 if attached else code))
             tasks.cancel_scope.cancel()
     finally:
-        if kill and not finished:
+        if not attached and not finished:
             with anyio.CancelScope(shield=True), anyio.move_on_after(_KILL_S):
                 await process.kill()
 

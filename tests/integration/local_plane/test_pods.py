@@ -115,6 +115,16 @@ def test_restart_history_and_undo(plane: PlaneProcess) -> None:
     plane.kubectl("-n", "demo", "wait", "--for=condition=Available", "deployment/mem", "--timeout=30s")
 
 
+def test_what_an_attached_program_says_is_printed_once_and_its_exit_code_is_kubectls(plane: PlaneProcess) -> None:
+    done = plane.kubectl(
+        "run", "at1", f"--image={IMAGE}", "--rm", "-i", "--restart=Never", "--command", "--",
+        "sh", "-c", "read x; echo got $x; exit 3", input="hello\n", check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert done.stdout.count("got hello") == 1
+    assert "falling back to streaming logs" not in done.stderr
+
+
 def test_describe_tells_the_story(plane: PlaneProcess) -> None:
     def told() -> bool:
         text = plane.kubectl("-n", "demo", "describe", "deployment", "mem").stdout

@@ -108,8 +108,8 @@ async def running_pod(api: Api, node: Node) -> None:
     await api.post(PODS, pod("p", nodeName="n"))
 
 
-async def open_exec(api: Api, query: str) -> WebSocketUpgrade:
-    answer = await api.server.handle(api.request("GET", f"{PODS}/p/exec?{query}", upgrade="websocket"))
+async def open_exec(api: Api, query: str, sub: str = "exec") -> WebSocketUpgrade:
+    answer = await api.server.handle(api.request("GET", f"{PODS}/p/{sub}?{query}", upgrade="websocket"))
     assert isinstance(answer, WebSocketUpgrade), answer
     return answer
 
@@ -197,6 +197,29 @@ async def test_exec_moves_bytes_both_ways_and_reports_the_exit_code(api: Api) ->
     assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
     assert socket.closed
     socket.drop()
+
+
+async def test_an_attached_stream_ends_well_whatever_the_exit_code_is(api: Api) -> None:
+    process = Process(code=3)
+    await running_pod(api, Node(process))
+    upgrade = await open_exec(api, "stdin=true&stdout=true", "attach")
+    socket = Socket()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(upgrade.serve, socket)
+            await socket.to_server.send(b"\xff\x00")
+    assert socket.sent[-1][0] == 3
+    assert orjson.loads(socket.sent[-1][1:])["status"] == "Success"
+    assert not process.killed
+    socket.drop()
+
+
+@pytest.mark.parametrize(("sub", "what"), [("exec", "exec into"), ("attach", "attach")])
+async def test_a_completed_pod_has_no_container_to_join(api: Api, sub: str, what: str) -> None:
+    await running_pod(api, Node())
+    await api.patch(f"{PODS}/p/status", {"status": {"phase": "Succeeded"}})
+    reply = await api.get(f"{PODS}/p/{sub}?command=sh", upgrade="websocket")
+    assert reply.message == f"cannot {what} a container in a completed pod; current phase is Succeeded"
 
 
 @pytest.mark.parametrize(
