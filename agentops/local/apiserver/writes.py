@@ -147,7 +147,8 @@ class Writer:
             self._default(resource, obj)
         strategy.prepare_create(ctx, obj)
         strategy.default(obj)
-        self._refuse(resource, obj, validate_meta(obj, resource, create=True) + self._validate(ctx, obj, MISSING))
+        found = validate_meta(obj, resource, create=True) + strategy.validate_create(ctx, obj)
+        self._refuse(resource, obj, found + self._validate(ctx, obj, MISSING))
         if resource.custom:
             options.warnings.extend(finalizer_warnings(obj, None))
         if not applied:
@@ -527,11 +528,17 @@ class Writer:
                     out = cel.evaluate(obj, schema, "", old=old)
             return out
         out = resource.strategy.validate(ctx, obj)
+        if out and old is not MISSING:
+            # What an older release has stored stays writable: nothing could take its finalizers away otherwise.
+            before = _copy(old)
+            resource.strategy.default(before)
+            known = {str(e) for e in resource.strategy.validate(ctx, before)}
+            out = [e for e in out if str(e) not in known]
         if schema is not None and old is MISSING:
-            known = {e.field for e in out}
+            told = {e.field for e in out}
             more: list[FieldError] = []
             required_errors(obj, schema, "", more, root=True)
-            out += [e for e in more if e.field not in known]
+            out += [e for e in more if e.field not in told]
         return out
 
     def _refuse(self, resource: Resource, obj: Object, found: list[FieldError]) -> None:

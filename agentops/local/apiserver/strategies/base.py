@@ -114,6 +114,10 @@ class Strategy:
         """On create and update."""
         return []
 
+    def validate_create(self, ctx: Context, obj: Object) -> list[FieldError]:
+        """What only a new object has to be, before the rest."""
+        return []
+
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
         """Immutability."""
         return []

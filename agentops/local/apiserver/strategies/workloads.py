@@ -11,6 +11,16 @@ from agentops.local.apiserver.errors import FieldError
 from agentops.local.apiserver.limitranges import check_pod, default_amounts
 from agentops.local.apiserver.pod_security import refused
 from agentops.local.apiserver.strategies.base import Context, Strategy, immutable, text_at
+from agentops.local.apiserver.strategies.jobspec import (
+    CONTROLLER_UID,
+    default_failure_policy,
+    generated_labels,
+    validate_cron_job,
+    validate_cron_spec,
+    validate_job,
+    validate_job_update,
+    validate_new_job,
+)
 from agentops.local.apiserver.strategies.podspec import default_pod_spec, default_requests, qos_class, validate_pod_spec
 from agentops.values.names import random_suffix
 from agentops.values.selector import LabelSelector, SelectorError
@@ -20,6 +30,8 @@ Object = dict[str, Any]
 _PERCENT = re.compile(r"[0-9]{1,3}%")
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 """How often a DaemonSet's template was changed; nobody but the server writes it."""
+_CRON_JOB_NAME = 52
+"""Its Jobs' names have eleven characters more, and at most 63."""
 TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -364,6 +376,7 @@ def _annotate(obj: Object, key: str, value: str) -> None:
 def default_job_spec(spec: Object) -> None:
     """Shared by Jobs and the templates of CronJobs."""
     _default_template(spec.setdefault("template", {}))
+    default_failure_policy(spec)
     if spec.get("completions") is None and spec.get("parallelism") is None:
         spec["completions"] = 1
         spec["parallelism"] = 1
@@ -403,54 +416,28 @@ class JobStrategy(Strategy):
         obj["status"] = {}
         if spec.get("manualSelector"):
             return
-        uid, name = meta["uid"], meta["name"]
-        marks = {
-            "batch.kubernetes.io/controller-uid": uid,
-            "batch.kubernetes.io/job-name": name,
-            "controller-uid": uid,
-            "job-name": name,
-        }
+        # Marks of the user's own stay: they are refused unless they are the generated ones.
+        marks = generated_labels(obj)
         template_meta = spec["template"]["metadata"]
-        template_meta["labels"] = {**(template_meta.get("labels") or {}), **marks}
+        template_meta["labels"] = {**marks, **(template_meta.get("labels") or {})}
         meta["labels"] = {**(meta.get("labels") or {}), **marks}
-        spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+        selector = spec.get("selector") or {}
+        chosen = {CONTROLLER_UID: meta["uid"], **(selector.get("matchLabels") or {})}
+        spec["selector"] = {**selector, "matchLabels": chosen}
+
+    def validate_create(self, ctx: Context, obj: Object) -> list[FieldError]:
+        return list(validate_new_job(obj))
 
     def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
-        out: list[FieldError] = []
-        spec = obj["spec"]
-        for field in ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
-            value = spec.get(field)
-            if value is not None and value < 0:
-                out.append(errors.invalid_value(f"spec.{field}", value, "must be greater than or equal to 0"))
-        template = spec["template"]["spec"]
-        policy = template.get("restartPolicy")
-        if policy not in ("OnFailure", "Never"):
-            where, allowed = "spec.template.spec.restartPolicy", ("OnFailure", "Never")
-            needed = errors.required(where, 'valid values: "OnFailure", "Never"')
-            out.append(errors.not_supported(where, policy, allowed) if policy else needed)
-        out.extend(validate_pod_spec(template, "spec.template.spec", restart=("Always", "OnFailure", "Never")))
-        return out
+        return list(validate_job(obj))
 
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
-        out = [
-            *immutable(new, old, "spec.selector"),
-            *immutable(new, old, "spec.completionMode"),
-        ]
-        if new["spec"].get("completionMode") != "Indexed":
-            out += immutable(new, old, "spec.completions")
-        before, after = old["spec"], new["spec"]
-        suspended = before.get("suspend") and not (old.get("status") or {}).get("startTime")
-        if not suspended:
-            out += immutable({"spec": after}, {"spec": before}, "spec.template")
-        return out
+        return list(validate_job_update(new, old))
 
 
 class CronJobStrategy(Strategy):
     has_generation = True
     has_status = True
-
-    def check_length(self, name: str) -> str | None:
-        return "must be no more than 52 characters" if len(name) > 52 else None
 
     def default(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
@@ -462,26 +449,23 @@ class CronJobStrategy(Strategy):
         template.setdefault("metadata", {})
         inner = template.setdefault("spec", {})
         _default_template(inner.setdefault("template", {}))
+        default_failure_policy(inner)
 
     def prepare_create(self, ctx: Context, obj: Object) -> None:
         obj["status"] = {}
 
-    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
-        out: list[FieldError] = []
-        problem = self.check_length(obj["metadata"]["name"])
-        if problem:
-            out.append(errors.invalid_value("metadata.name", obj["metadata"]["name"], problem))
-        schedule = obj["spec"].get("schedule") or ""
-        if not schedule:
-            out.append(errors.required("spec.schedule"))
-        elif not schedule.startswith("@") and len(schedule.split()) != 5:
-            text = f"expected exactly 5 fields, found {len(schedule.split())}: [{schedule}]"
-            out.append(errors.invalid_value("spec.schedule", schedule, text))
-        out.extend(
-            validate_pod_spec(obj["spec"]["jobTemplate"]["spec"]["template"]["spec"],
-                              "spec.jobTemplate.spec.template.spec")
-        )  # fmt: skip
+    def validate_create(self, ctx: Context, obj: Object) -> list[FieldError]:
+        name, out = obj["metadata"]["name"], list(validate_cron_spec(obj["spec"], None))
+        if len(name) > _CRON_JOB_NAME:
+            detail = f"must be no more than {_CRON_JOB_NAME} characters"
+            out.append(errors.invalid_value("metadata.name", name, detail))
         return out
+
+    def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
+        return list(validate_cron_spec(new["spec"], old["spec"]))
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        return list(validate_cron_job(obj["spec"]))
 
 
 class PodDisruptionBudgetStrategy(Strategy):
