@@ -1,12 +1,14 @@
-"""What every cluster has from the first moment: namespaces, and the Service that leads to the API server."""
+"""What every cluster has from the first moment: namespaces, priorities, the Service that leads to the API server."""
 
 from __future__ import annotations
 
+import copy
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from agentops.kube import kinds
 from agentops.local.apiserver.http import ADMIN
+from agentops.local.apiserver.strategies.priority import SYSTEM_CLASSES
 from agentops.local.apiserver.writes import WriteOptions
 from agentops.values.kinds import Kind
 
@@ -23,6 +25,8 @@ def bootstrap(server: ApiServer) -> None:
     """Create what is missing; bring default/kubernetes up to date with the advertised port."""
     for name in NAMESPACES:
         _ensure(server, kinds.NAMESPACE, "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    for known in SYSTEM_CLASSES:
+        _ensure(server, kinds.PRIORITY_CLASS, "", copy.deepcopy(known))
     options = server.options
     first = str(ipaddress.ip_network(options.service_cidr).network_address + 1)
     labels = {"component": "apiserver", "provider": "kubernetes"}

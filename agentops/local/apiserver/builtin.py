@@ -13,6 +13,8 @@ from agentops.local.apiserver.schema.usage import usage_schema
 from agentops.local.apiserver.strategies import core, limits, workloads
 from agentops.local.apiserver.strategies.base import Strategy
 from agentops.local.apiserver.strategies.crd import CrdStrategy
+from agentops.local.apiserver.strategies.networking import IngressStrategy
+from agentops.local.apiserver.strategies.priority import PriorityClassStrategy
 from agentops.local.apiserver.strategies.rbac import RbacStrategy
 from agentops.local.apiserver.strategies.replicationcontroller import ReplicationControllerStrategy
 from agentops.local.apiserver.strategies.webhooks import WebhookStrategy
@@ -49,10 +51,10 @@ _ROWS: tuple[_Row, ...] = (
     (kinds.POD_DISRUPTION_BUDGET, workloads.PodDisruptionBudgetStrategy(), ("pdb",), (), _STATUS),
     (kinds.LEASE, core.LeaseStrategy(), (), (), ()),
     (kinds.ENDPOINT_SLICE, core.EndpointSliceStrategy(), (), (), ()),
-    (kinds.PRIORITY_CLASS, Strategy(), ("pc",), (), ()),
+    (kinds.PRIORITY_CLASS, PriorityClassStrategy(), ("pc",), (), ()),
     (kinds.STORAGE_CLASS, core.StorageClassStrategy(), ("sc",), (), ()),
     (kinds.NETWORK_POLICY, core.NetworkPolicyStrategy(), ("netpol",), (), ()),
-    (kinds.INGRESS, core.GenerationStrategy(), ("ing",), (), _STATUS),
+    (kinds.INGRESS, IngressStrategy(), ("ing",), (), _STATUS),
     (kinds.INGRESS_CLASS, Strategy(), (), (), ()),
     (kinds.ROLE, RbacStrategy(), (), (), ()),
     (kinds.ROLE_BINDING, RbacStrategy(), (), (), ()),

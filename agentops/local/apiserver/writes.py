@@ -32,6 +32,7 @@ from agentops.local.apiserver.schema.validation import required_errors, validate
 from agentops.local.apiserver.size import check_size, refuse_hopeless
 from agentops.local.apiserver.store import Entry, Store
 from agentops.local.apiserver.strategies.base import Context
+from agentops.local.apiserver.strategies.priority import SYSTEM_NAMES
 from agentops.values.clock import Clock, parse_rfc3339, rfc3339
 from agentops.values.names import random_suffix
 
@@ -403,6 +404,9 @@ class Writer:
             write.admission.validate(resource, write, None, obj)
         if kind.plural == "namespaces" and not kind.group and name in _PROTECTED:
             raise errors.forbidden_object("", "namespaces", name, "this namespace may not be deleted")
+        if kind.plural == "priorityclasses" and kind.group == "scheduling.k8s.io" and name in SYSTEM_NAMES:
+            why = "this is a system priority class and cannot be deleted"
+            raise errors.forbidden_object(kind.group, kind.plural, name, why)
         meta = obj["metadata"]
         before = _copy(obj)
         now = self.clock.now()

@@ -7,7 +7,7 @@ writes. What it needs to look up comes through `Context`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import frozen
@@ -150,6 +150,14 @@ def immutable(new: Object, old: Object, path: str, detail: str = "field is immut
     """One error when the value at `path` differs."""
     left, right = _at(new, path), _at(old, path)
     return [] if left == right else [errors.invalid_value(path, left, detail)]
+
+
+def not_negative(holder: Object, at: str, names: Iterable[str]) -> Iterator[FieldError]:
+    """Of figures that may be absent."""
+    for name in names:
+        value = holder.get(name)
+        if value is not None and value < 0:
+            yield errors.invalid_value(f"{at}.{name}", value, "must be greater than or equal to 0")
 
 
 def _at(obj: Any, path: str) -> Any:

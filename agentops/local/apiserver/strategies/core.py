@@ -17,8 +17,12 @@ from agentops.local.apiserver.strategies.base import (
     immutable,
     label_name,
 )
+from agentops.local.apiserver.strategies.networking import validate_network_policy
 from agentops.local.apiserver.strategies.nodeports import fill_node_ports, health_check_changed, node_port_errors
 from agentops.local.apiserver.strategies.placement import validate_label_selector
+from agentops.local.apiserver.strategies.secretdata import validate_secret
+from agentops.local.apiserver.strategies.services import seen_from_outside, validate_endpoint_slice, validate_service
+from agentops.local.apiserver.strategies.storage import validate_claim, validate_volume
 
 Object = dict[str, Any]
 
@@ -54,6 +58,11 @@ class ConfigMapStrategy(Strategy):
                 for key in obj.get(field) or {}
                 if not _config_key(key)
             ]
+        out += [
+            errors.invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData")
+            for key in obj.get("data") or {}
+            if key in (obj.get("binaryData") or {})
+        ]
         size = sum(len(v) for v in (obj.get("data") or {}).values()) + sum(
             len(v) * 3 // 4 for v in (obj.get("binaryData") or {}).values()
         )
@@ -110,18 +119,7 @@ class SecretStrategy(Strategy):
         ]
         if sum(len(v) * 3 // 4 for v in (obj.get("data") or {}).values()) > 1 << 20:
             out.append(FieldError(errors.TOO_LONG, "data", "may not be more than 1048576 bytes"))
-        needs = {
-            "kubernetes.io/tls": ("tls.crt", "tls.key"),
-            "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
-            "kubernetes.io/ssh-auth": ("ssh-privatekey",),
-        }
-        out += [
-            errors.required(f"data[{key}]") for key in needs.get(obj["type"], ()) if key not in (obj.get("data") or {})
-        ]
-        note = "kubernetes.io/service-account.name"
-        of_account = obj["type"] == "kubernetes.io/service-account-token"
-        if of_account and not (obj["metadata"].get("annotations") or {}).get(note):
-            out.append(errors.required(f"metadata.annotations[{note}]"))
+        out += validate_secret(obj)
         return out
 
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
@@ -142,15 +140,15 @@ class ServiceStrategy(Strategy):
         spec.setdefault("sessionAffinity", "None")
         if spec["type"] != "ExternalName":
             spec.setdefault("internalTrafficPolicy", "Cluster")
-        if spec["type"] in ("NodePort", "LoadBalancer"):
+        if spec["sessionAffinity"] == "ClientIP" and spec.get("sessionAffinityConfig") is None:
+            spec["sessionAffinityConfig"] = {"clientIP": {"timeoutSeconds": 10800}}
+        if seen_from_outside(spec):
             spec.setdefault("externalTrafficPolicy", "Cluster")
         if spec["type"] == "LoadBalancer":
             spec.setdefault("allocateLoadBalancerNodePorts", True)
         for port in spec.get("ports") or ():
             port.setdefault("protocol", "TCP")
-            if (port.get("targetPort") in (None, "", 0) and spec.get("clusterIP") != "None") or port.get(
-                "targetPort"
-            ) in (None, ""):
+            if port.get("targetPort") in (None, "", 0):
                 port["targetPort"] = port.get("port")
         obj.setdefault("status", {}).setdefault("loadBalancer", {})
 
@@ -174,6 +172,8 @@ class ServiceStrategy(Strategy):
     def prepare_update(self, ctx: Context, new: Object, old: Object) -> None:
         spec, before = new["spec"], old.get("spec") or {}
         fill_node_ports(ctx, new, old)
+        if not seen_from_outside(spec) and spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy"):
+            spec.pop("externalTrafficPolicy", None)  # of the type it had before
         if spec["type"] == "ExternalName":
             for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 if spec.get(field) == before.get(field):
@@ -218,6 +218,7 @@ class ServiceStrategy(Strategy):
             if pair in pairs:
                 out.append(errors.duplicate(at, {"protocol": pair[0], "port": pair[1]}))
             pairs.add(pair)
+        out.extend(validate_service(spec))
         address = spec.get("clusterIP")
         if address and address != "None" and spec["type"] != "ExternalName":
             out += self._check_ip(ctx, obj, address)
@@ -286,13 +287,7 @@ class PersistentVolumeClaimStrategy(Strategy):
                     obj["spec"]["storageClassName"] = meta["name"]
 
     def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
-        spec = obj["spec"]
-        out = []
-        if not spec.get("accessModes"):
-            out.append(errors.required("spec.accessModes", "at least 1 access mode is required"))
-        if not ((spec.get("resources") or {}).get("requests") or {}).get("storage"):
-            out.append(errors.required("spec.resources[storage]"))
-        return out
+        return list(validate_claim(obj["spec"]))
 
     def admit(self, ctx: Context, obj: Object) -> None:
         if refusal := check_claim(ctx.store, obj):
@@ -332,6 +327,9 @@ class PersistentVolumeStrategy(Strategy):
         finalizers = obj["metadata"].setdefault("finalizers", [])
         if "kubernetes.io/pv-protection" not in finalizers:
             finalizers.append("kubernetes.io/pv-protection")
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        return list(validate_volume(obj["spec"]))
 
 
 class StorageClassStrategy(Strategy):
@@ -422,15 +420,11 @@ class EndpointSliceStrategy(Strategy):
             port.setdefault("protocol", "TCP")
             port.setdefault("name", "")
 
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        return list(validate_endpoint_slice(obj))
+
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
         return immutable(new, old, "addressType")
-
-
-class GenerationStrategy(Strategy):
-    """A kind with generation and status, such as NetworkPolicy, Ingress and PodDisruptionBudget."""
-
-    has_generation = True
-    has_status = True
 
 
 class NetworkPolicyStrategy(Strategy):
@@ -454,4 +448,5 @@ class NetworkPolicyStrategy(Strategy):
                     at = f"spec.{rules}[{index}].{peers}[{number}]"
                     for selector in ("podSelector", "namespaceSelector"):
                         out.extend(validate_label_selector(peer.get(selector), f"{at}.{selector}"))
+        out.extend(validate_network_policy(spec))
         return out

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
 from agentops.local.apiserver.meta import qualified_name_problem
-from agentops.local.apiserver.strategies.base import immutable
+from agentops.local.apiserver.strategies.base import immutable, not_negative
 from agentops.local.apiserver.strategies.placement import validate_label_selector
 from agentops.local.apiserver.strategies.podspec import validate_pod_spec
 from agentops.local.apiserver.strategies.schedules import schedule_problem, zone_problem
@@ -284,14 +284,6 @@ def validate_cron_job(spec: Object) -> Iterator[FieldError]:
         yield errors.invalid_value(f"{at}.selector", job["selector"], "`selector` will be auto-generated")
     if job.get("manualSelector"):
         yield errors.not_supported(f"{at}.manualSelector", True, ("nil", "false"))
-
-
-def not_negative(holder: Object, at: str, names: Iterable[str]) -> Iterator[FieldError]:
-    """Of figures that may be absent."""
-    for name in names:
-        value = holder.get(name)
-        if value is not None and value < 0:
-            yield errors.invalid_value(f"{at}.{name}", value, "must be greater than or equal to 0")
 
 
 def _one_of(value: str, at: str, allowed: tuple[str, ...]) -> Iterator[FieldError]:

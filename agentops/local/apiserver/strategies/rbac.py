@@ -37,7 +37,9 @@ class RbacStrategy(Strategy):
         for index, rule in enumerate(obj.get("rules") or ()):
             if not rule.get("verbs"):
                 out.append(errors.required(f"rules[{index}].verbs", "verbs must contain at least one value"))
-            if not rule.get("nonResourceURLs"):
+            if rule.get("nonResourceURLs"):
+                out += self._urls(obj, rule, f"rules[{index}].nonResourceURLs")
+            else:
                 if "apiGroups" not in rule or not rule["apiGroups"]:
                     detail = "resource rules must supply at least one api group"
                     out.append(errors.required(f"rules[{index}].apiGroups", detail))
@@ -61,6 +63,17 @@ class RbacStrategy(Strategy):
             except (SelectorError, KeyError) as error:
                 path = f"aggregationRule.clusterRoleSelectors[{index}]"
                 out.append(errors.invalid_value(path, selector, str(error)))
+        return out
+
+    @staticmethod
+    def _urls(obj: Object, rule: Object, path: str) -> list[FieldError]:
+        out: list[FieldError] = []
+        if obj.get("kind") == "Role":
+            detail = "namespaced rules cannot apply to non-resource URLs"
+            out.append(errors.invalid_value(path, rule["nonResourceURLs"], detail))
+        if any(rule.get(field) for field in ("apiGroups", "resources", "resourceNames")):
+            detail = "rules cannot apply to both regular resources and non-resource URLs"
+            out.append(errors.invalid_value(path, rule["nonResourceURLs"], detail))
         return out
 
     @staticmethod

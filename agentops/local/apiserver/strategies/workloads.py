@@ -22,6 +22,7 @@ from agentops.local.apiserver.strategies.jobspec import (
     validate_new_job,
 )
 from agentops.local.apiserver.strategies.podspec import default_pod_spec, default_requests, qos_class, validate_pod_spec
+from agentops.local.apiserver.strategies.rollouts import validate_deployment, validate_stateful_set
 from agentops.values.names import random_suffix
 from agentops.values.selector import LabelSelector, SelectorError
 
@@ -58,6 +59,7 @@ class PodStrategy(Strategy):
 
     def prepare_create(self, ctx: Context, obj: Object) -> None:
         spec = obj["spec"]
+        self._runtime_class(obj)
         default_amounts(ctx.store, obj)
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
         if spec.get("schedulingGates"):
@@ -85,7 +87,14 @@ class PodStrategy(Strategy):
         for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
             if not any(t.get("key") == key or not t.get("key") for t in tolerations):
                 tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
-        self._priority(ctx, spec)
+        self._priority(ctx, obj)
+
+    def _runtime_class(self, obj: Object) -> None:
+        """This plane serves no RuntimeClass, so none is found: its pods would run without what it stands for."""
+        name = obj["spec"].get("runtimeClassName")
+        if name:
+            why = f'pod rejected: RuntimeClass "{name}" not found'
+            raise errors.forbidden_object("", "pods", obj["metadata"]["name"], why)
 
     def admit(self, ctx: Context, obj: Object) -> None:
         namespace = ctx.store.get("namespaces", "", obj["metadata"]["namespace"])
@@ -93,20 +102,16 @@ class PodStrategy(Strategy):
         if refusal := refusal or check_pod(ctx.store, obj):
             raise refusal
 
-    def _priority(self, ctx: Context, spec: Object) -> None:
-        value, policy = 0, "PreemptLowerPriority"
+    def _priority(self, ctx: Context, obj: Object) -> None:
+        spec, value, policy = obj["spec"], 0, "PreemptLowerPriority"
         name = spec.get("priorityClassName")
         if name:
             entry = ctx.store.get("priorityclasses.scheduling.k8s.io", "", name)
-            if entry is not None:
-                found = entry.obj()
-                value, policy = found.get("value", 0), found.get("preemptionPolicy", policy)
-            elif name in ("system-cluster-critical", "system-node-critical"):
-                value = 2_000_000_000 if name == "system-cluster-critical" else 2_000_001_000
-            else:
-                raise errors.forbidden(
-                    f"pods is forbidden: no PriorityClass with name {name} was found", {"kind": "pods"}
-                )
+            if entry is None:
+                why = f"no PriorityClass with name {name} was found"
+                raise errors.forbidden_object("", "pods", obj["metadata"]["name"], why)
+            found = entry.obj()
+            value, policy = found.get("value", 0), found.get("preemptionPolicy", policy)
         spec["priority"] = value
         spec.setdefault("preemptionPolicy", policy)
 
@@ -235,12 +240,7 @@ class DeploymentStrategy(TemplateStrategy):
         spec.setdefault("progressDeadlineSeconds", 600)
 
     def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
-        out = super().validate(ctx, obj)
-        strategy = obj["spec"]["strategy"]
-        if strategy["type"] == "Recreate" and strategy.get("rollingUpdate"):
-            detail = "may not be specified when strategy `type` is 'Recreate'"
-            out.append(errors.forbidden_field("spec.strategy.rollingUpdate", detail))
-        return out
+        return [*super().validate(ctx, obj), *validate_deployment(obj["spec"])]
 
 
 class ReplicaSetStrategy(TemplateStrategy):
@@ -279,17 +279,7 @@ class StatefulSetStrategy(TemplateStrategy):
         obj["status"] = {"replicas": 0, "availableReplicas": 0}
 
     def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
-        retention = obj["spec"]["persistentVolumeClaimRetentionPolicy"]
-        return [
-            *super().validate(ctx, obj),
-            *(
-                errors.not_supported(
-                    f"spec.persistentVolumeClaimRetentionPolicy.{when}", retention[when], ("Delete", "Retain")
-                )
-                for when in ("whenDeleted", "whenScaled")
-                if retention[when] not in ("Delete", "Retain")
-            ),
-        ]
+        return [*super().validate(ctx, obj), *validate_stateful_set(obj["spec"])]
 
     def claims(self, spec: Object) -> list[str]:
         return [str(claim["metadata"].get("name", "")) for claim in spec.get("volumeClaimTemplates") or ()]
