@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,10 @@ class _Socket:
 
     async def receive(self) -> bytes | None:
         while True:
-            message = await self._inner.receive()
+            try:
+                message = await self._inner.receive()
+            except ConnectionError:  # of a ping's answer
+                return None
             if message.type is WSMsgType.BINARY:
                 return bytes(message.data)
             if message.type is WSMsgType.TEXT:
@@ -251,7 +255,9 @@ class _Socket:
 
     async def send(self, data: bytes) -> None:
         if not self._inner.closed:
-            await self._inner.send_bytes(data)
+            # `receive` says that the peer is gone; what was still on its way there is nobody's error.
+            with suppress(ConnectionError):
+                await self._inner.send_bytes(data)
 
     async def close(self) -> None:
         await self._inner.close()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 from anyio.abc import SocketStream
 from anyio.streams.tls import TLSStream
+from support.apiserver import Api, pod
 
 from agentops.local.apiserver.shell import EARLY_BODY_BYTES
 
@@ -149,3 +151,57 @@ async def test_a_body_that_is_not_what_its_encoding_says_is_a_bad_request(
         code, body = await wire.answer()
         assert (code, body["reason"]) == (400, "BadRequest")
     assert not [record for record in caplog.records if record.exc_info]
+
+
+class Talker:
+    """A kubelet whose containers and ports say more than anybody reads."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def address(self, namespace: str, pod: str, port: int) -> tuple[str, int]:
+        return "127.0.0.1", self._port
+
+    async def exec(self, namespace: str, pod: str, container: str, command: Any, *, stdin: bool, tty: bool) -> Talker:
+        return self
+
+    async def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        while True:
+            await anyio.lowlevel.checkpoint()
+            yield 1, b"x" * 1000
+
+    async def kill(self) -> None: ...
+
+
+@pytest.mark.parametrize("path", ["exec?command=yes", "portforward?ports=80"])
+async def test_a_client_that_goes_in_the_middle_of_a_stream_is_no_error(
+    cluster: Any, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(stream: SocketStream) -> None:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async with stream:
+                while True:
+                    await stream.send(b"x" * 1000)
+
+    pods = "/api/v1/namespaces/default/pods"
+    api = Api(cluster.server)
+    await api.post(pods, pod("p", nodeName="n"))
+    await api.patch(f"{pods}/p/status", {"status": {"phase": "Running"}})
+    tls = ssl.create_default_context(cafile=str(cluster.ca_path))
+    headers = {"Authorization": "Bearer an-admin-token"}
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls), headers=headers) as session,
+    ):
+        tasks.start_soon(listener.serve, talk)
+        cluster.server.node = Talker(int(listener.extra(anyio.abc.SocketAttribute.local_port)))
+        for _ in range(5):
+            url = f"{cluster.url}{pods}/p/{path}"
+            async with session.ws_connect(url, protocols=("v5.channel.k8s.io",)) as socket:
+                for _ in range(20):
+                    await socket.receive_bytes()
+                socket._response.connection.transport.abort()  # type: ignore[union-attr]
+                await anyio.sleep(0.05)
+        tasks.cancel_scope.cancel()
+    assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR" or record.exc_info]
