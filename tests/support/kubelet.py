@@ -126,6 +126,7 @@ class ScriptedProcess:
     pid: int = 4242
     stubborn: bool = False
     out_of_memory: bool = False
+    memory_bytes: int | None = None
     signals: list[int] = field(factory=list)
     _code: int | None = None
     _done: anyio.Event = field(factory=anyio.Event)

@@ -16,6 +16,7 @@ _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryL
 _SUBRESOURCES: dict[str, tuple[tuple[str, str, str] | None, tuple[str, ...]]] = {
     # name: ((group, version, kind) or None for the resource's own, verbs)
     "status": (None, ("get", "patch", "update")),
+    "resize": (None, ("get", "patch", "update")),
     "scale": (("autoscaling", "v1", "Scale"), ("get", "patch", "update")),
     "finalize": (None, ("update",)),
     "log": (None, ("get",)),

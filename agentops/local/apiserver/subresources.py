@@ -43,7 +43,7 @@ class Subresources:
         server = self._server
         verb = about.verb
         match name:
-            case "status":
+            case "status" | "resize":
                 if verb == "get":
                     return server.get_object(request, resource, route)
                 if verb == "update":

@@ -247,7 +247,8 @@ class Writer:
             track_update(old, new, resource.schema, who, reset=reset, client_managed=client_managed)
         if self._same(new, old):
             return old
-        if not options.subresource:
+        strategy.admit_update(ctx, new, old)
+        if options.subresource in ("", "resize"):
             check_quotas(self.store, resource, new, old)
         grants = resource.group == "rbac.authorization.k8s.io" and not _only_for_collection(new, old)
         if self.may_grant is not None and grants:
@@ -556,7 +557,7 @@ class Writer:
         return (("f:status",),) if "status" in resource.subresources else ()
 
     def _manager(self, resource: Resource, options: WriteOptions, now: str) -> Manager:
-        sub = options.subresource if options.subresource in ("status", "scale") else ""
+        sub = options.subresource if options.subresource in ("status", "scale", "resize") else ""
         return Manager(options.manager, "Update", resource.kind.api_version, sub, now)
 
     def _context(self, resource: Resource, options: WriteOptions, now: str) -> Context:

@@ -67,9 +67,13 @@ async def plan_container(
         group=group,
         read_only_root=bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem")),
     )
+    return Plan(box, image.argv(command, args), env, memory_limit(container))
+
+
+def memory_limit(container: Object) -> int | None:
+    """Bytes of `resources.limits.memory`."""
     memory = ((container.get("resources") or {}).get("limits") or {}).get("memory")
-    memory_bytes = None if memory is None else int(parse_quantity(str(memory)))
-    return Plan(box, image.argv(command, args), env, memory_bytes)
+    return None if memory is None else int(parse_quantity(str(memory)))
 
 
 def run_as(pod: Object, container: Object) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup
 from agentops.kube.errors import KubeError
 from agentops.local.kubelet.backoff import PullBackOff
 from agentops.local.kubelet.container import Container, Run, containers_of, spec_of
-from agentops.local.kubelet.container_config import Plan, plan_container
+from agentops.local.kubelet.container_config import Plan, memory_limit, plan_container
 from agentops.local.kubelet.errors import ContainerConfig, ImageNotMapped, PodRefused, StartError, VolumeNotReady
 from agentops.local.kubelet.exec import run_command
 from agentops.local.kubelet.images import ImageSpec
@@ -99,10 +99,14 @@ class PodWorker:
 
     def update(self, pod: Object) -> None:
         """A newer version of the object."""
-        self.pod = pod
+        before, self.pod = self.pod, pod
         meta = pod["metadata"]
         for container in self.containers.values():
             container.spec = spec_of(pod, container.name) or container.spec
+            if container.running is not None:
+                container.running.process.memory_bytes = memory_limit(container.spec)
+        if meta.get("generation") != before["metadata"].get("generation"):
+            self._report.touch()  # that it has been heard of
         if meta.get("deletionTimestamp"):
             grace_s = meta.get("deletionGracePeriodSeconds")
             grace_s = _DEFAULT_GRACE_S if grace_s is None else grace_s

@@ -56,6 +56,9 @@ class Process(Protocol):
         """The program's own, not that of a sandbox around it."""
         ...
 
+    memory_bytes: int | None
+    """Its limit, which may change while it runs."""
+
     @property
     def out_of_memory(self) -> bool:
         """Whether it was ended for using more than its limit."""

@@ -150,7 +150,8 @@ class Scheduler:
             "lastTransitionTime": since or rfc3339(self._clock.now()),
         }
         meta = pod["metadata"]
-        body = {"metadata": {"uid": meta["uid"]}, "status": {"conditions": [condition]}}
+        seen = {"observedGeneration": meta["generation"]} if meta.get("generation") else {}
+        body = {"metadata": {"uid": meta["uid"]}, "status": {"conditions": [condition | seen], **seen}}
         try:
             await self._client.patch(POD, meta["name"], body, meta["namespace"], type="strategic", subresource="status")
         except NotFound:

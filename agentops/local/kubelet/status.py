@@ -16,6 +16,7 @@ from agentops.values.clock import parse_rfc3339, rfc3339
 
 Object = Mapping[str, Any]
 
+_OWN_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 RUNTIME = "agentops"
 """The scheme of container ids, where a cluster says `containerd`."""
 
@@ -134,12 +135,21 @@ def pod_status(
     status: dict[str, Any] = {
         "phase": phase,
         "conditions": _conditions(pod, records, phase, sandbox_ready, now),
-        "containerStatuses": [_container_status(records[c["name"]]) for c in spec.get("containers") or ()],
+        "containerStatuses": [
+            _container_status(records[c["name"]]) | _allocated(c) for c in spec.get("containers") or ()
+        ],
     }
+    generation = (pod.get("metadata") or {}).get("generation")
+    if generation:
+        status["observedGeneration"] = generation
+        for condition in status["conditions"]:
+            if condition["type"] in _OWN_CONDITIONS:
+                condition["observedGeneration"] = generation
     if spec.get("initContainers"):
         status["initContainerStatuses"] = [
             # Ready means for an init container, unless it stays as a sidecar, that it has done its work.
             _container_status(records[c["name"]])
+            | _allocated(c)
             | ({} if is_sidecar(c) else {"ready": _initialised(c, records[c["name"]])})
             for c in spec["initContainers"]
         ]
@@ -205,6 +215,15 @@ def _container_status(record: ContainerRecord) -> dict[str, Any]:
         "state": _state(record.state),
         "lastState": _state(record.last) if record.last else {},
     }
+
+
+def _allocated(container: Object) -> dict[str, Any]:
+    """What it has been given: here always what its spec asks for, at once."""
+    resources = container.get("resources") or {}
+    given = {section: dict(resources[section]) for section in ("limits", "requests") if resources.get(section)}
+    if not given:
+        return {}
+    return {"resources": given} | ({"allocatedResources": given["requests"]} if "requests" in given else {})
 
 
 def _state(state: State) -> dict[str, Any]:

@@ -125,6 +125,25 @@ def test_what_an_attached_program_says_is_printed_once_and_its_exit_code_is_kube
     assert "falling back to streaming logs" not in done.stderr
 
 
+def test_a_pod_that_runs_is_resized(plane: PlaneProcess) -> None:
+    size = {"requests": {"memory": "300Mi"}, "limits": {"memory": "400Mi"}}
+    overrides = {
+        "spec": {"containers": [{"name": "fit", "image": IMAGE, "command": ["sleep", "60"], "resources": size}]}
+    }
+    plane.kubectl("run", "fit", f"--image={IMAGE}", "--overrides", json.dumps(overrides))
+    plane.kubectl("wait", "--for=condition=Ready", "pod/fit", "--timeout=30s")
+    patch = {"spec": {"containers": [{"name": "fit", "resources": {"limits": {"memory": "500Mi"}}}]}}
+    plane.kubectl("patch", "pod", "fit", "--subresource", "resize", "-p", json.dumps(patch))
+
+    def resized() -> bool:
+        status = json.loads(plane.kubectl("get", "pod", "fit", "-o", "json").stdout)["status"]
+        given = status["containerStatuses"][0]["resources"]["limits"]["memory"]
+        return (given, status["observedGeneration"]) == ("500Mi", 2)
+
+    soon(resized)
+    plane.kubectl("delete", "pod", "fit", "--now")
+
+
 def test_describe_tells_the_story(plane: PlaneProcess) -> None:
     def told() -> bool:
         text = plane.kubectl("-n", "demo", "describe", "deployment", "mem").stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import anyio
@@ -231,6 +232,21 @@ async def test_pre_stop_runs_before_sigterm(bench) -> None:
         await bench.api.until(lambda: bench.api.deleted)
         assert anyio.current_time() - began == pytest.approx(4, abs=0.1)
         assert spawner.started[0].signals == [15]
+
+
+async def test_a_new_memory_limit_holds_for_the_program_that_runs(bench) -> None:
+    pod = make_pod({"name": "main", "resources": {"limits": {"memory": "64Mi"}}})
+    pod["metadata"]["generation"] = 1
+    async with bench.running(pod) as (worker, spawner):
+        await bench.api.until(lambda: bench.api.status["phase"] == "Running")
+        resized = copy.deepcopy(pod)
+        resized["spec"]["containers"][0]["resources"]["limits"]["memory"] = "1Gi"
+        resized["metadata"]["generation"] = 2
+        worker.update(resized)
+        assert spawner.started[0].memory_bytes == 1 << 30
+        await bench.api.until(lambda: bench.api.status["observedGeneration"] == 2)
+        assert bench.api.container()["resources"] == {"limits": {"memory": "1Gi"}}
+        assert len(spawner.started) == 1
 
 
 async def test_the_active_deadline_fails_the_pod(bench) -> None:

@@ -53,6 +53,21 @@ def test_condition_times_change_only_with_the_condition() -> None:
     assert conditions["Ready"]["message"] == "containers with unready status: [main]"
 
 
+def test_a_status_says_which_generation_it_is_of_and_what_containers_have_been_given() -> None:
+    resources = {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}
+    pod = make_pod({"name": "main", "resources": resources})
+    pod["metadata"]["generation"] = 4
+    pod.setdefault("status", {})["conditions"] = [{"type": "example.com/gate", "status": "False"}]
+    status = pod_status(pod, {"main": RUNNING}, now=NOW)
+    assert status["observedGeneration"] == 4
+    assert {c["type"]: c.get("observedGeneration") for c in status["conditions"]} == {
+        "PodReadyToStartContainers": 4, "Initialized": 4, "Ready": 4, "ContainersReady": 4, "PodScheduled": 4,
+        "example.com/gate": None,
+    }  # fmt: skip
+    given = status["containerStatuses"][0]
+    assert (given["resources"], given["allocatedResources"]) == (resources, {"cpu": "1"})
+
+
 def test_a_closed_readiness_gate_keeps_the_pod_unready_and_foreign_conditions_stay() -> None:
     pod = make_pod(readinessGates=[{"conditionType": "example.com/gate"}])
     pod["status"]["conditions"] = [{"type": "example.com/gate", "status": "False"}]

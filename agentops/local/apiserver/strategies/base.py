@@ -125,6 +125,9 @@ class Strategy:
     def admit(self, ctx: Context, obj: Object) -> None:
         """Policy on create, asked last, of a valid object. Raises ApiFailure 403."""
 
+    def admit_update(self, ctx: Context, new: Object, old: Object) -> None:
+        """The same on update."""
+
     def warnings(self, obj: Object) -> list[str]:
         return []
 

@@ -22,6 +22,7 @@ from agentops.local.apiserver.strategies.jobspec import (
     validate_new_job,
 )
 from agentops.local.apiserver.strategies.podspec import default_pod_spec, default_requests, qos_class, validate_pod_spec
+from agentops.local.apiserver.strategies.resize import keep_the_rest, validate_resize
 from agentops.local.apiserver.strategies.rollouts import validate_deployment, validate_stateful_set
 from agentops.values.names import random_suffix
 from agentops.values.selector import LabelSelector, SelectorError
@@ -96,6 +97,10 @@ class PodStrategy(Strategy):
             why = f'pod rejected: RuntimeClass "{name}" not found'
             raise errors.forbidden_object("", "pods", obj["metadata"]["name"], why)
 
+    def admit_update(self, ctx: Context, new: Object, old: Object) -> None:
+        if ctx.subresource == "resize" and (refusal := check_pod(ctx.store, new)):
+            raise refusal
+
     def admit(self, ctx: Context, obj: Object) -> None:
         namespace = ctx.store.get("namespaces", "", obj["metadata"]["namespace"])
         refusal = None if namespace is None else refused(namespace.obj(), obj, obj["metadata"]["name"])
@@ -146,9 +151,15 @@ class PodStrategy(Strategy):
     def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
         return validate_pod_spec(obj["spec"], "spec")
 
+    def prepare_update(self, ctx: Context, new: Object, old: Object) -> None:
+        if ctx.subresource == "resize":
+            keep_the_rest(new, old)
+
     def validate_update(self, ctx: Context, new: Object, old: Object) -> list[FieldError]:
-        if ctx.subresource in ("status", "resize"):
+        if ctx.subresource == "status":
             return []
+        if ctx.subresource == "resize":
+            return list(validate_resize(new, old))
 
         def fixed(obj: Object) -> Object:
             spec: Object = copy.deepcopy(obj["spec"])
