@@ -102,9 +102,9 @@ class PodWorker:
         before, self.pod = self.pod, pod
         meta = pod["metadata"]
         for container in self.containers.values():
-            container.spec = spec_of(pod, container.name) or container.spec
-            if container.running is not None:
-                container.running.process.memory_bytes = memory_limit(container.spec)
+            was, container.spec = container.spec, spec_of(pod, container.name) or container.spec
+            if container.running is not None and was.get("resources") != container.spec.get("resources"):
+                self._resize(container, container.running)
         if meta.get("generation") != before["metadata"].get("generation"):
             self._report.touch()  # that it has been heard of
         if meta.get("deletionTimestamp"):
@@ -114,6 +114,12 @@ class PodWorker:
             self._deadline = min(self._deadline, self._clock.boottime() + float(grace_s))
             self._deleting.set()
             self._life.cancel()
+
+    def _resize(self, container: Container, run: Run) -> None:
+        run.process.memory_bytes = memory_limit(container.spec)
+        if any(p.get("restartPolicy") == "RestartContainer" for p in container.spec.get("resizePolicy") or ()):
+            message = "resizePolicy RestartContainer is not acted on: the new limits hold for the program that runs"
+            self._event("Warning", "ResizedWithoutRestart", message, container)
 
     def gone(self) -> None:
         """The object is no more: nothing of it may stay."""

@@ -235,7 +235,8 @@ async def test_pre_stop_runs_before_sigterm(bench) -> None:
 
 
 async def test_a_new_memory_limit_holds_for_the_program_that_runs(bench) -> None:
-    pod = make_pod({"name": "main", "resources": {"limits": {"memory": "64Mi"}}})
+    policy = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
+    pod = make_pod({"name": "main", "resources": {"limits": {"memory": "64Mi"}}, "resizePolicy": policy})
     pod["metadata"]["generation"] = 1
     async with bench.running(pod) as (worker, spawner):
         await bench.api.until(lambda: bench.api.status["phase"] == "Running")
@@ -247,6 +248,7 @@ async def test_a_new_memory_limit_holds_for_the_program_that_runs(bench) -> None
         await bench.api.until(lambda: bench.api.status["observedGeneration"] == 2)
         assert bench.api.container()["resources"] == {"limits": {"memory": "1Gi"}}
         assert len(spawner.started) == 1
+        assert "ResizedWithoutRestart" in [reason for reason, _ in bench.api.events]
 
 
 async def test_the_active_deadline_fails_the_pod(bench) -> None:
