@@ -11,6 +11,7 @@ from agentops.controller.predicates import from_func
 from agentops.kube.errors import Conflict, NotFound
 from agentops.kube.kinds import NAMESPACE, NODE, POD, PVC, STORAGE_CLASS
 from agentops.local.kubelet.fitting import Candidate, misfits, selects_namespaces
+from agentops.local.podresources import pod_requests
 from agentops.values.clock import Clock, rfc3339
 
 Object = Mapping[str, Any]
@@ -182,11 +183,12 @@ def _takes_room(pod: Object) -> bool:
 
 
 def _changes_room(event: ObjectEvent) -> bool:
-    """Whether a pod came to a node, left it or changed its labels there: others may fit now."""
+    """Whether a pod came to a node, left it, or was relabelled or resized there: others may fit now."""
     takes, old = _takes_room(event.object), event.old_object
     if event.type != "update" or old is None:
         return takes
-    return takes != _takes_room(old) or (takes and _labels(old) != _labels(event.object))
+    resized = takes and pod_requests(old) != pod_requests(event.object)
+    return takes != _takes_room(old) or resized or (takes and _labels(old) != _labels(event.object))
 
 
 def _labels(pod: Object) -> Mapping[str, str]:
