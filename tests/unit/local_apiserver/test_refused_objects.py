@@ -436,6 +436,22 @@ async def test_endpoint_slices_of_every_type_are_taken(api: Api, body: dict[str,
     await taken(api, SLICES, body)
 
 
+@pytest.mark.parametrize(
+    ("subset", "refusal"),
+    [
+        ({}, "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`"),
+        ({"addresses": [{"ip": "db"}]}, 'subsets[0].addresses[0].ip: Invalid value: "db": must be a valid IP address'),
+        (
+            {"addresses": [{"ip": "::1"}], "ports": [{"port": 1}, {"port": 2}]},
+            "subsets[0].ports[0].name: Required value",
+        ),
+        ({"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 0}]}, "subsets[0].ports[0].port: Invalid value: 0"),
+    ],
+)
+async def test_endpoints_made_by_hand_can_become_slices(api: Api, subset: dict[str, Any], refusal: str) -> None:
+    await refused(api, f"{CORE}/endpoints", named(subsets=[subset]), refusal)
+
+
 def secret(kind: str, **data: str) -> dict[str, Any]:
     return named(type=f"kubernetes.io/{kind}", data={k: base64.b64encode(v.encode()).decode() for k, v in data.items()})
 

@@ -12,7 +12,7 @@ from agentops.local.apiserver.errors import FieldError
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 _RANGE = "must be between 1 and 65535, inclusive"
-_NOT_AN_IP = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+NOT_AN_ADDRESS = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 _NOT_A_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 _LEADING_ZEROS = re.compile(r"(?<![0-9a-fA-F:.])0+(?=[0-9]+\.)|(?<=\.)0+(?=[0-9])")
 
@@ -77,7 +77,7 @@ def validate_public_address(text: str, at: str) -> Iterator[FieldError]:
     """An address that others can reach: none of a machine's own."""
     address = parse_address(text)
     if address is None:
-        yield errors.invalid_value(at, text, _NOT_AN_IP)
+        yield errors.invalid_value(at, text, NOT_AN_ADDRESS)
     elif address.is_unspecified:
         yield errors.invalid_value(at, text, f"may not be unspecified ({text})")
     elif address.is_loopback:

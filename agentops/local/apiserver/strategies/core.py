@@ -21,7 +21,12 @@ from agentops.local.apiserver.strategies.networking import validate_network_poli
 from agentops.local.apiserver.strategies.nodeports import fill_node_ports, health_check_changed, node_port_errors
 from agentops.local.apiserver.strategies.placement import validate_label_selector
 from agentops.local.apiserver.strategies.secretdata import validate_secret
-from agentops.local.apiserver.strategies.services import seen_from_outside, validate_endpoint_slice, validate_service
+from agentops.local.apiserver.strategies.services import (
+    seen_from_outside,
+    validate_endpoint_slice,
+    validate_endpoints,
+    validate_service,
+)
 from agentops.local.apiserver.strategies.storage import validate_claim, validate_volume
 
 Object = dict[str, Any]
@@ -412,6 +417,9 @@ class EndpointsStrategy(Strategy):
         for subset in obj.get("subsets") or ():
             for port in subset.get("ports") or ():
                 port.setdefault("protocol", "TCP")
+
+    def validate(self, ctx: Context, obj: Object) -> list[FieldError]:
+        return list(validate_endpoints(obj.get("subsets") or ()))
 
 
 class EndpointSliceStrategy(Strategy):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
 from agentops.local.apiserver.meta import qualified_name_problem, validate_labels
 from agentops.local.apiserver.strategies.addresses import (
+    NOT_AN_ADDRESS,
     PROTOCOLS,
     parse_address,
     validate_network,
     validate_port,
+    validate_port_number,
     validate_public_address,
 )
 from agentops.local.apiserver.strategies.base import label_name, subdomain_name
@@ -100,6 +102,28 @@ def _app_protocol(port: Object, at: str) -> Iterator[FieldError]:
     protocol = port.get("appProtocol")
     if protocol is not None and (problem := qualified_name_problem(protocol)):
         yield errors.invalid_value(f"{at}.appProtocol", protocol, problem)
+
+
+def validate_endpoints(subsets: Iterable[Object]) -> Iterator[FieldError]:
+    """Of Endpoints, which become slices: addresses, and ports that can be told apart."""
+    for index, subset in enumerate(subsets):
+        at, ports = f"subsets[{index}]", subset.get("ports") or ()
+        if not subset.get("addresses") and not subset.get("notReadyAddresses"):
+            yield errors.required(at, "must specify `addresses` or `notReadyAddresses`")
+        for field in ("addresses", "notReadyAddresses"):
+            for number, address in enumerate(subset.get(field) or ()):
+                text = address.get("ip") or ""
+                if parse_address(text) is None:
+                    yield errors.invalid_value(f"{at}.{field}[{number}].ip", text, NOT_AN_ADDRESS)
+        for number, port in enumerate(ports):
+            here, name = f"{at}.ports[{number}]", port.get("name") or ""
+            if not name and len(ports) > 1:
+                yield errors.required(f"{here}.name")
+            elif name and (problem := label_name(name)):
+                yield errors.invalid_value(f"{here}.name", name, problem)
+            yield from validate_port_number(port.get("port"), f"{here}.port")
+            if port.get("protocol") not in PROTOCOLS:
+                yield errors.not_supported(f"{here}.protocol", port.get("protocol"), PROTOCOLS)
 
 
 def validate_endpoint_slice(piece: Object) -> Iterator[FieldError]:
