@@ -1,14 +1,14 @@
 """SIGKILL of the local plane under load, again and again: what was acknowledged stays, revisions only grow.
 
-Clients create, update and delete ConfigMaps and patch the status of ResourceQuotas, each its own, and note what was
-acknowledged and with which resourceVersion. A watcher follows the ConfigMaps across the kills by the resourceVersion
-it saw last. After each restart everything is listed and compared.
+Clients create, update and delete ConfigMaps and patch the status of Ingresses, which no controller writes; each has its
+own, and notes what was acknowledged and with which resourceVersion. A watcher follows the ConfigMaps across the kills
+by the resourceVersion it saw last. After each restart everything is listed and compared.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from support.plane import PlaneProcess, plane_process
 
 from agentops.kube import AiohttpTransport, ApiClient, load_config
 from agentops.kube.errors import Expired, TransportError, error_from_status
-from agentops.kube.kinds import CONFIG_MAP, RESOURCE_QUOTA
+from agentops.kube.kinds import CONFIG_MAP, INGRESS
 from agentops.kube.watch import LineSplitter
+from agentops.values.kinds import Kind
 
 CLIENTS = 4
 OBJECTS = 8
@@ -155,17 +156,15 @@ async def run(directory: Path, kills: int, seed: int = 0) -> Figures:
 
 async def _check(client: ApiClient, load: Load, watcher: Watcher, *, first: bool) -> None:
     there: dict[str, tuple[str, int]] = {}
-    maps, revision = await _list(client, "configmaps", lambda found: found["data"]["value"])
-    quotas, latest = await _list(
-        client, "resourcequotas", lambda quota: quota.get("status", {}).get("used", {}).get("pods", "0")
-    )
-    there = maps | quotas
+    maps, revision = await _list(client, CONFIG_MAP, lambda found: str(found["data"]["value"]))
+    ingresses, latest = await _list(client, INGRESS, _told)
+    there = maps | ingresses
     load.compare(there, revision)
     if first:
         for number in range(CLIENTS):
-            name = f"quota-{number}"
+            name = f"ingress-{number}"
             if name not in there:
-                await client.create(RESOURCE_QUOTA, _quota(name))
+                await client.create(INGRESS, _ingress(name))
         watcher.revision, watcher.seen = revision, maps
         return
     # A marker, so that there is an end to wait for, also when the last change was a deletion.
@@ -209,7 +208,7 @@ async def _write(client: ApiClient, load: Load, number: int) -> None:
             load.version += 1
             value = str(load.version)
             if rng.random() < 0.2:
-                await _patch_status(client, load, f"quota-{number}", value)
+                await _patch_status(client, load, f"ingress-{number}", value)
                 continue
             name = f"map-{number}-{rng.randrange(OBJECTS)}"
             fact = load.facts.setdefault(name, Fact())
@@ -230,13 +229,15 @@ async def _write(client: ApiClient, load: Load, number: int) -> None:
 async def _patch_status(client: ApiClient, load: Load, name: str, value: str) -> None:
     fact = load.facts.setdefault(name, Fact(value="0"))
     fact.asked.append(value)
-    patch = {"status": {"hard": {"pods": value}, "used": {"pods": value}}}
-    found = await client.patch(RESOURCE_QUOTA, name, patch, NAMESPACE, subresource="status")
+    patch = {"status": {"loadBalancer": {"ingress": [{"hostname": value}]}}}
+    found = await client.patch(INGRESS, name, patch, NAMESPACE, subresource="status")
     load.acknowledged(name, value, _revision(found))
 
 
-async def _list(client: ApiClient, resource: str, value: Any) -> tuple[dict[str, tuple[str, int]], int]:
-    answer = await client.raw("GET", f"/api/v1/namespaces/{NAMESPACE}/{resource}")
+async def _list(
+    client: ApiClient, kind: Kind, value: Callable[[Mapping[str, Any]], str]
+) -> tuple[dict[str, tuple[str, int]], int]:
+    answer = await client.raw("GET", kind.path(NAMESPACE))
     body = orjson.loads(answer.body)
     ours = [item for item in body["items"] if item["metadata"]["name"] != "kube-root-ca.crt"]
     found = {item["metadata"]["name"]: (value(item), _revision(item)) for item in ours}
@@ -254,14 +255,16 @@ def _map(name: str, value: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"value": value}}
 
 
-def _quota(name: str) -> dict[str, Any]:
+def _ingress(name: str) -> dict[str, Any]:
     meta = {"name": name, "namespace": NAMESPACE}
-    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": {"pods": "9"}}}
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    return {"apiVersion": INGRESS.api_version, "kind": "Ingress", "metadata": meta, "spec": {"defaultBackend": backend}}
 
 
 def _revision(obj: Mapping[str, Any]) -> int:
     return int(obj["metadata"]["resourceVersion"])
 
 
-def _used(quota: Mapping[str, Any]) -> str:
-    return str(quota.get("status", {}).get("used", {}).get("pods", "0"))
+def _told(ingress: Mapping[str, Any]) -> str:
+    told = ingress.get("status", {}).get("loadBalancer", {}).get("ingress") or [{"hostname": "0"}]
+    return str(told[0]["hostname"])
