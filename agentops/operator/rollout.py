@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from signal import Signals
 from typing import Any
 
@@ -17,6 +18,7 @@ from attrs import evolve, frozen
 from agentops.api import labels
 from agentops.api.conditions import Reason
 from agentops.api.runs import TASK_RESULT_KEY
+from agentops.values.clock import parse_rfc3339
 
 MESSAGE_LIMIT = 1024
 
@@ -136,6 +138,18 @@ def container_failure(pod: Mapping[str, Any]) -> tuple[str, str] | None:
             return _ended_reason(ended), _cut(f"container {name}: {_ending(ended)}")
         if last and last.get("exitCode", 0) != 0 and not item.get("ready"):
             return _ended_reason(last), _cut(f"container {name}: {_ending(last)}")
+    return None
+
+
+def restart_cause(pod: Mapping[str, Any], container: str, since: datetime) -> str | None:
+    """Why a container that runs again was ended after `since`, to the second; None when it was not, or ended well."""
+    for item in (pod.get("status") or {}).get("containerStatuses") or ():
+        last = (item.get("lastState") or {}).get("terminated") or {}
+        if item.get("name") != container or not last.get("exitCode") or not last.get("finishedAt"):
+            continue
+        if parse_rfc3339(last["finishedAt"]) >= since.replace(microsecond=0):
+            reason, how = str(last.get("reason") or ""), _ending(last)
+            return _cut(f"{reason}, {how}" if reason and reason != "Error" else how)
     return None
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import attrs
 
+from agentops.api import labels
 from agentops.api.conditions import ConditionType, Reason, RunPhase
 from agentops.api.runs import PARENT_AGENT_HEADER
 from agentops.api.types import Agent
@@ -34,7 +35,7 @@ from agentops.operator.objects import names
 from agentops.operator.objects.deployment import selector
 from agentops.operator.results import Result as RunResult
 from agentops.operator.results import failure, from_record
-from agentops.operator.rollout import pick_pod, template_hash
+from agentops.operator.rollout import pick_pod, restart_cause, template_hash
 from agentops.operator.run_work import RunWork
 from agentops.operator.secrets import decode_value
 from agentops.operator.task_end import NOT_AGAIN
@@ -78,7 +79,7 @@ class DaemonRuns:
             return await self._send_at_last(work, agent, pod)
         seen = self._observe(work, pod)
         if seen.state is State.ENDED and seen.record is not None:
-            return from_record(seen.record)
+            return _with_cause(from_record(seen.record), work, pod)
         if seen.state is State.LOST:
             return failure(Reason.LOST, _gone(work) if pod is None else _unknown(work, seen.message))
         if seen.state is State.REFUSED:
@@ -242,6 +243,16 @@ def _headers(work: RunWork) -> dict[str, str]:
     """Trace and origin of the run."""
     trace, parent = work.dispatch_trace("daemon"), work.parent_agent
     return {**({"Traceparent": trace} if trace else {}), **({PARENT_AGENT_HEADER: parent} if parent else {})}
+
+
+def _with_cause(ended: RunResult, work: RunWork, pod: Mapping[str, Any] | None) -> RunResult:
+    """The runtime that starts again knows that it was ended in the middle of a run; why, only its pod knows."""
+    if pod is None or ended.reason != Reason.INTERRUPTED:
+        return ended
+    cause = restart_cause(pod, labels.RUNTIME_CONTAINER, work.started_at)
+    if cause is None:
+        return ended
+    return attrs.evolve(ended, message=f"container {labels.RUNTIME_CONTAINER} was ended ({cause}): {ended.message}")
 
 
 def _gone(work: RunWork) -> str:

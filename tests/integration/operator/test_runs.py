@@ -14,7 +14,7 @@ from support.operator_plane import OperatorPlane, condition, has, operator_plane
 from agentops.api import labels
 from agentops.api.codec import dumps
 from agentops.api.kinds import AGENT, AGENT_RUN
-from agentops.api.runs import TaskResult, Usage
+from agentops.api.runs import RunRecord, RunState, TaskResult, Usage
 from agentops.kube.errors import Invalid
 from agentops.kube.kinds import CONFIG_MAP, JOB, POD, RESOURCE_QUOTA, SECRET
 from agentops.operator.secrets import decode_value
@@ -232,6 +232,25 @@ async def test_the_run_in_progress_does_not_stand_in_line_behind_those_that_wait
     [ended] = [number for number, line in enumerate(writes) if line.endswith("/agentruns/z/status")]
     assert ended < 20, writes[: ended + 1]
     assert bare.runtime.prompts == ["z", waiting[0]]
+
+
+async def test_a_run_whose_runtime_was_killed_says_by_what(daemon: OperatorPlane) -> None:
+    await daemon.create(run_object())
+    running = await daemon.until(AGENT_RUN, "hello-run", in_phase("Running"))
+    [pod] = await daemon.pods("runtime")
+    last = {"exitCode": 137, "reason": "OOMKilled", "finishedAt": running["status"]["startTime"]}
+    container = {"name": labels.RUNTIME_CONTAINER, "image": "x", "imageID": "", "ready": True, "restartCount": 1}
+    status = {"containerStatuses": [{**container, "lastState": {"terminated": last}}]}
+    await daemon.client.patch(POD, pod["metadata"]["name"], {"status": status}, NAMESPACE, subresource="status")
+    daemon.runtime.records["hello-run"] = RunRecord(
+        name="hello-run", state=RunState.FAILED, reason="Interrupted", error="the runtime stopped"
+    )
+    failed = await daemon.until(AGENT_RUN, "hello-run", in_phase("Failed"))
+    told = condition(failed, "Complete")
+    assert told["reason"] == "Interrupted"
+    assert (
+        told["message"] == "container agent-runtime was ended (OOMKilled, exit code 137, SIGKILL): the runtime stopped"
+    )
 
 
 async def test_a_pod_that_goes_loses_the_run(daemon: OperatorPlane) -> None:
