@@ -94,8 +94,6 @@ def _node_term(term: Object, at: str) -> Iterator[FieldError]:
     for index, wanted in enumerate(term.get("matchExpressions") or ()):
         where = f"{at}.matchExpressions[{index}]"
         yield from _requirement(wanted, where, compares=True)
-        if problem := qualified_name_problem(wanted.get("key") or ""):
-            yield errors.invalid_value(f"{where}.key", wanted.get("key") or "", problem)
     for index, wanted in enumerate(term.get("matchFields") or ()):
         where = f"{at}.matchFields[{index}]"
         operator, key = wanted.get("operator") or "", wanted.get("key") or ""
@@ -122,6 +120,9 @@ def _requirement(wanted: Object, at: str, *, compares: bool) -> Iterator[FieldEr
             yield errors.required(f"{at}.values", detail)
     else:
         yield errors.invalid_value(f"{at}.operator", operator, _NO_SELECTOR_OPERATOR)
+    key = wanted.get("key") or ""
+    if problem := qualified_name_problem(key):
+        yield errors.invalid_value(f"{at}.key", key, problem)
 
 
 def _weight(weighted: Object, at: str) -> Iterator[FieldError]:
@@ -161,8 +162,6 @@ def validate_label_selector(selector: Mapping[str, Any] | None, at: str) -> Iter
     for index, wanted in enumerate(selector.get("matchExpressions") or ()):
         where = f"{at}.matchExpressions[{index}]"
         yield from _requirement(wanted, where, compares=False)
-        if problem := qualified_name_problem(wanted.get("key") or ""):
-            yield errors.invalid_value(f"{where}.key", wanted.get("key") or "", problem)
 
 
 def _toleration(toleration: Object, at: str) -> Iterator[FieldError]:

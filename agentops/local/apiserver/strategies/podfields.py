@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentops.local.apiserver import errors
 from agentops.local.apiserver.errors import FieldError
+from agentops.local.apiserver.strategies.addresses import PROTOCOLS, validate_port_name, validate_port_number
 from agentops.local.apiserver.strategies.base import label_name
 
 Object = dict[str, Any]
@@ -23,12 +23,7 @@ _CONTAINER_CHOICES = {
     "imagePullPolicy": ("Always", "IfNotPresent", "Never"),
     "terminationMessagePolicy": ("FallbackToLogsOnError", "File"),
 }
-_PROTOCOLS = ("SCTP", "TCP", "UDP")
 _SECCOMP = ("Localhost", "RuntimeDefault", "Unconfined")
-_PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
-_PORT_NAME_TEXT = (
-    "must be 1 to 15 lower case letters, digits and single hyphens, with a letter among them and no hyphen at an end"
-)
 
 
 def validate_grace(spec: Object, path: str) -> list[FieldError]:
@@ -89,15 +84,14 @@ def validate_ports(container: Object, at: str) -> Iterator[FieldError]:
         where = f"{at}.ports[{index}]"
         for field in ("containerPort", "hostPort"):
             number = port.get(field) or 0
-            if (number or field == "containerPort") and not 0 < number < 65536:
-                yield errors.invalid_value(f"{where}.{field}", number, "must be between 1 and 65535, inclusive")
-        yield from _choices(port, where, {"protocol": _PROTOCOLS})
+            if number or field == "containerPort":
+                yield from validate_port_number(number, f"{where}.{field}")
+        yield from _choices(port, where, {"protocol": PROTOCOLS})
         name = port.get("name")
         if not name:
             continue
-        if not _PORT_NAME.fullmatch(name):
-            yield errors.invalid_value(f"{where}.name", name, _PORT_NAME_TEXT)
-        elif name in names:
+        yield from validate_port_name(name, f"{where}.name")
+        if name in names:
             yield errors.duplicate(f"{where}.name", name)
         names.add(name)
 
